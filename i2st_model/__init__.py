@@ -1,0 +1,1 @@
+"""Stage two: shards -> accuracy. Decodes no video."""

@@ -1,0 +1,1 @@
+"""Stage one: videos -> shards. Knows no network of stage two and no episode."""
