@@ -1,0 +1,57 @@
+"""SIGTERM and SIGINT: once to finish the shard in hand, twice to stop at once."""
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+
+GRACE_SECONDS = 5.0
+"""Longest that a first signal waits; clusters send SIGKILL soon after SIGTERM."""
+
+
+class StopRequest:
+    """Context manager that turns signals into a request to stop.
+
+    The first SIGTERM or SIGINT sets `signal_number`, which loops look at between shards. A second
+    one, or the end of the grace, raises SystemExit with 128 + the signal's number wherever the
+    program is: every file is committed by a rename, so nothing half-written becomes visible.
+    Handlers are installed in the main thread only; elsewhere signals keep their meaning.
+    """
+
+    def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        self.signal_number: int | None = None
+        self._grace_seconds = grace_seconds
+        self._timer: threading.Timer | None = None
+        self._previous: dict[int, object] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal_number is not None
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._previous.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise SystemExit(128 + number)
+        self.signal_number = number
+        # The end of the grace is the same event as an impatient user's second signal.
+        self._timer = threading.Timer(self._grace_seconds, os.kill, (os.getpid(), number))
+        self._timer.daemon = True
+        self._timer.start()

@@ -1,0 +1,172 @@
+"""Where work runs: in this process, or in local processes through dask, with the same results.
+
+A worker is opened once per process (models are built there) and then called once per task. Only
+plain data travels: a picklable function that opens the worker, tasks, and small results.
+"""
+
+import atexit
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, TypeVar
+
+from pipeline.errors import ResourceError
+from pipeline.interruption import StopRequest
+
+TaskT = TypeVar("TaskT")
+ResultT = TypeVar("ResultT")
+
+OpenWorker = Callable[[int], AbstractContextManager[Callable[[TaskT], ResultT]]]
+"""Worker number (0, 1, ...) -> context manager that gives the function from task to result."""
+
+ALLOWED_FAILURES = 3
+"""Workers one task may lose before it is given up; 0 was measured to fail innocent tasks too."""
+
+_START_SECONDS = 120.0
+_POLL_SECONDS = 0.02
+
+
+def run_tasks(
+    tasks: Sequence[TaskT],
+    open_worker: OpenWorker[TaskT, ResultT],
+    *,
+    workers: int,
+    stop: StopRequest | None = None,
+) -> Iterator[ResultT]:
+    """Yield the result of every task, in the order in which tasks finish.
+
+    Args:
+        tasks: picklable values; each must be safe to run twice, as a killed worker's task is.
+        open_worker: opens a worker in its process; picklable where ``workers`` > 0.
+        workers: 0 runs in this process and opens no socket; N starts N processes that listen on
+            127.0.0.1 only.
+        stop: looked at between tasks; once requested, no further task starts.
+
+    Raises:
+        ResourceError: one task killed its worker process more than `ALLOWED_FAILURES` times; all
+            other tasks were run.
+        Exception: whatever a task or ``open_worker`` raises; no further task starts.
+    """
+    stop = stop or StopRequest()
+    if workers == 0 or not tasks:
+        return _run_here(tasks, open_worker, stop)
+    return _run_in_processes(tasks, open_worker, min(workers, len(tasks)), stop)
+
+
+def _run_here(
+    tasks: Sequence[TaskT], open_worker: OpenWorker[TaskT, ResultT], stop: StopRequest
+) -> Iterator[ResultT]:
+    if not tasks:
+        return
+    with open_worker(0) as work:
+        for task in tasks:
+            if stop.requested:
+                return
+            yield work(task)
+
+
+def _run_in_processes(
+    tasks: Sequence[TaskT],
+    open_worker: OpenWorker[TaskT, ResultT],
+    workers: int,
+    stop: StopRequest,
+) -> Iterator[ResultT]:
+    waiting = list(enumerate(tasks))[::-1]
+    running: dict[Any, int] = {}
+    lost: list[int] = []
+    with _local_cluster(workers) as client:
+        while running or waiting:
+            # At most one task per worker is handed out, so that a stop has little to wait for.
+            while waiting and len(running) < workers and not stop.requested:
+                number, task = waiting.pop()
+                future = client.submit(_run_task, open_worker, task, pure=False)
+                running[future] = number
+            if not running:
+                break
+            for future in _finished(running):
+                number = running.pop(future)
+                if _killed_its_worker(future):
+                    lost.append(number)
+                else:
+                    yield future.result()
+        client.run(_close_worker)
+    if lost:
+        raise ResourceError(
+            f"{len(lost)} of {len(tasks)} tasks killed their worker process "
+            f"{ALLOWED_FAILURES + 1} times each (first: task {min(lost)}), most likely for memory; "
+            "every other task is complete; run again with fewer workers"
+        )
+
+
+@contextmanager
+def _local_cluster(workers: int) -> Iterator[Any]:
+    import dask
+    from distributed import Client, LocalCluster
+
+    settings = {
+        "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+        # A daemonic process may not have children, and decoding runs in children.
+        "distributed.worker.daemon": False,
+        "distributed.comm.timeouts.connect": f"{_START_SECONDS}s",
+    }
+    with (
+        dask.config.set(settings),
+        # The dashboard and every default address would listen on 0.0.0.0.
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            memory_limit=0,
+            silence_logs=50,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        client.wait_for_workers(workers, timeout=_START_SECONDS)
+        client.register_worker_callbacks(setup=_ignore_keyboard)
+        yield client
+
+
+def _finished(running: dict[Any, int]) -> list[Any]:
+    """Futures that are done, in order of submission; empty after a short wait."""
+    done = [future for future in running if future.done()]
+    if not done:
+        time.sleep(_POLL_SECONDS)
+    return done
+
+
+def _killed_its_worker(future: Any) -> bool:
+    from distributed.scheduler import KilledWorker
+
+    return future.status == "error" and isinstance(future.exception(), KilledWorker)
+
+
+# What follows runs in the worker processes.
+
+_open_worker: tuple[ExitStack, Callable[[Any], Any]] | None = None
+
+
+def _run_task(open_worker: OpenWorker[TaskT, ResultT], task: TaskT) -> ResultT:
+    global _open_worker
+    if _open_worker is None:
+        from distributed import get_worker
+
+        stack = ExitStack()
+        work = stack.enter_context(open_worker(int(get_worker().name)))
+        atexit.register(stack.close)
+        _open_worker = stack, work
+    return _open_worker[1](task)
+
+
+def _close_worker() -> None:
+    global _open_worker
+    if _open_worker is not None:
+        _open_worker[0].close()
+        _open_worker = None
+
+
+def _ignore_keyboard() -> None:
+    # Ctrl-C reaches the whole process group; the parent alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
