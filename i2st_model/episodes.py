@@ -1,0 +1,196 @@
+"""Few-shot episodes: which clips are support and query, a function of (seed, number) alone.
+
+Shape letters: E episodes, N way, K shot, q queries per class.
+
+An episode is a uniform draw of N classes, then of K + q distinct videos of each (the loader of all
+relatives, method.md 3.1). With ``disjoint_groups`` no query clip shares a group (source video)
+with any support clip of the episode. The queries are then drawn first, so each stays uniform over
+its class and the accuracy is that of the average clip; the support is uniform over what the
+queries' groups leave. A draw that leaves too little is redrawn.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from i2st_model.class_videos import ClassVideos
+from i2st_model.draws import WORD, Stream, Words
+from pipeline.errors import ConfigError
+
+MAX_REDRAWS = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Episode:
+    """One N-way K-shot problem, or E of them with a leading axis E on every array."""
+
+    number: int
+    """Of the first episode where there are several; the others follow it."""
+    classes: NDArray[np.int64]
+    """(N,) class numbers; position n is the label n of the episode."""
+    support: NDArray[np.int64]
+    """(N, K) rows of videos."""
+    query: NDArray[np.int64]
+    """(N, q) rows of videos; row n holds the queries whose true class is n."""
+
+
+class EpisodeSampler:
+    """Draws episode ``number`` of ``seed``; the same in any order, process or resumed run."""
+
+    def __init__(
+        self,
+        videos: Sequence[ClassVideos],
+        *,
+        way: int,
+        shot: int,
+        queries: int = 1,
+        seed: int = 0,
+        disjoint_groups: bool = False,
+        drop_small_classes: bool = False,
+        where: str = "the given classes",
+    ) -> None:
+        """Check that every episode can be drawn.
+
+        Args:
+            videos: the classes to draw from.
+            way: classes per episode.
+            shot: support clips per class.
+            queries: query clips per class.
+            seed: 0 .. 2**64 - 1.
+            disjoint_groups: whether support and query groups are disjoint for the whole episode.
+            drop_small_classes: leave out classes with too few videos or groups instead of refusing.
+            where: what the messages call the set of classes, e.g. ``split 'test' of hmdb51``.
+
+        Raises:
+            ConfigError: the classes, videos or groups do not suffice.
+        """
+        for name, value, least in (("way", way, 2), ("shot", shot, 1), ("queries", queries, 1)):
+            if value < least:
+                raise ConfigError(f"{name}={value}; at least {least} is needed; raise {name}")
+        if not 0 <= seed < WORD:
+            raise ConfigError(f"seed={seed}; 0 .. 2**64 - 1 is needed; choose another seed")
+        self.way, self.shot, self.queries, self.seed = way, shot, queries, seed
+        self.disjoint_groups = disjoint_groups
+        self._where = where
+        small = {c.name: reason for c in videos if (reason := self._too_small(c))}
+        if small and not drop_small_classes:
+            raise ConfigError(_refusal(small, where))
+        self.videos = [c for c in videos if c.name not in small]
+        self.dropped = tuple(small)
+        """Names of the classes left out as too small."""
+        if len(self.videos) < way:
+            left = f" with enough videos ({_some(self.dropped)} dropped)" if small else ""
+            raise ConfigError(
+                f"{where} has {len(self.videos)} classes{left}, way={way} needs {way}; lower way"
+            )
+
+    def _too_small(self, videos: ClassVideos) -> str | None:
+        needed = self.shot + self.queries
+        arithmetic = f"shot={self.shot} + queries={self.queries}"
+        if len(videos.rows) < needed:
+            return f"has {len(videos.rows)} videos, {arithmetic} needs {needed}"
+        if self.disjoint_groups and not videos.can_part(self.shot, self.queries):
+            groups = len(videos.group_sizes)
+            return (
+                f"has {len(videos.rows)} videos in {groups} group{'s' * (groups != 1)}, which "
+                f"cannot be parted into {arithmetic} with disjoint groups"
+            )
+        return None
+
+    def episode(self, number: int) -> Episode:
+        """Draw one episode.
+
+        Args:
+            number: 0 .. 2**64 - 1.
+
+        Raises:
+            ConfigError: groups that span classes left no disjoint draw in 1,000 attempts.
+        """
+        words = Words(Stream.EPISODE, self.seed, number)
+        chosen = [self.videos[c] for c in words.choose(len(self.videos), self.way)]
+        draw = self._draw_disjoint if self.disjoint_groups else self._draw
+        query, support = draw(words, chosen)
+        return Episode(
+            number=number,
+            classes=np.array([c.number for c in chosen], dtype=np.int64),
+            support=np.array(support, dtype=np.int64),
+            query=np.array(query, dtype=np.int64),
+        )
+
+    def batch(self, first: int, count: int) -> Episode:
+        """Draw episodes first .. first + count - 1, stacked along a leading axis E."""
+        drawn = [self.episode(number) for number in range(first, first + count)]
+        return Episode(
+            number=first,
+            classes=np.stack([episode.classes for episode in drawn]),
+            support=np.stack([episode.support for episode in drawn]),
+            query=np.stack([episode.query for episode in drawn]),
+        )
+
+    def _draw(
+        self, words: Words, chosen: Sequence[ClassVideos]
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        query, support = [], []
+        for videos in chosen:
+            picked = words.choose(len(videos.rows), self.queries + self.shot)
+            rows = [videos.rows[position] for position in picked]
+            query.append(rows[: self.queries])
+            support.append(rows[self.queries :])
+        return query, support
+
+    def _draw_disjoint(
+        self, words: Words, chosen: Sequence[ClassVideos]
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        for _ in range(MAX_REDRAWS):
+            positions = [self._query_positions(words, videos) for videos in chosen]
+            taken = {
+                v.groups[p] for v, picked in zip(chosen, positions, strict=True) for p in picked
+            }
+            support = [self._support_rows(words, videos, taken) for videos in chosen]
+            if all(len(rows) == self.shot for rows in support):
+                query = [
+                    [v.rows[p] for p in picked] for v, picked in zip(chosen, positions, strict=True)
+                ]
+                return query, support
+        raise self._cannot_part(chosen)
+
+    def _query_positions(self, words: Words, videos: ClassVideos) -> list[int]:
+        for _ in range(MAX_REDRAWS):
+            picked = words.choose(len(videos.rows), self.queries)
+            taken = {videos.groups[position] for position in picked}
+            left = len(videos.rows) - sum(videos.group_sizes[group] for group in taken)
+            if left >= self.shot:
+                return picked
+        raise self._cannot_part([videos])
+
+    def _support_rows(self, words: Words, videos: ClassVideos, taken: set[int]) -> list[int]:
+        rows: list[int] = []
+        for position in words.permutation(len(videos.rows)):
+            if videos.groups[position] not in taken:
+                rows.append(videos.rows[position])
+                if len(rows) == self.shot:
+                    break
+        return rows
+
+    def _cannot_part(self, chosen: Sequence[ClassVideos]) -> ConfigError:
+        names = _some([videos.name for videos in chosen])
+        return ConfigError(
+            f"{self._where}: none of {MAX_REDRAWS} draws of {names} parts shot={self.shot} + "
+            f"queries={self.queries} by group; their clips come from too few sources; lower shot"
+        )
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    listed = ", ".join(repr(name) for name in names[:most])
+    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
+
+
+def _refusal(small: dict[str, str], where: str) -> str:
+    name, reason = next(iter(small.items()))
+    others = f" (also too small: {_some([*small][1:])})" if len(small) > 1 else ""
+    return (
+        f"class {name!r} of {where} {reason}{others}; lower shot or queries, or leave such classes "
+        "out with drop_small_classes"
+    )
