@@ -1,0 +1,16 @@
+"""The on-disk format, both directions: what stage one writes and stage two maps.
+
+    records.py     the tables: VideoRow, Failure, ShardRecord; dataset_digest
+    layout.py      the datasets of one shard and the sha256 of one row
+    writer.py      VideoFeatures, ShardWriter: rows -> RAM image -> file -> sidecar
+    committed.py   committed, finish: what a folder holds already; sidecars -> index.json
+    index.py       ShardIndex: index.json, without h5py, numpy or torch
+    structure.py   refuses an HDF5 file that is not plain contiguous arrays
+    reader.py      ShardReader: rows -> arrays, through memory maps
+    verify.py      verify: recomputes every checksum
+    files.py, sealed_json.py, lock.py, failpoints.py   what the above stand on
+
+Import from the modules; this file stays empty so that ``i2st info`` starts fast.
+"""
+
+FORMAT_VERSION = 1

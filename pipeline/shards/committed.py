@@ -1,0 +1,216 @@
+"""What a folder of shards holds already, and the last step that makes it a dataset.
+
+While an extraction runs, a shard is committed by its sidecar, shard-00000.json. At the end
+index.json takes over what the sidecars say and they are removed. A crash anywhere in between leaves
+both, which say the same.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ShardError
+from pipeline.shards.failpoints import failpoint
+from pipeline.shards.files import sync_folder, write_atomically
+from pipeline.shards.index import INDEX_NAME, ShardIndex, require_same_fingerprint
+from pipeline.shards.records import (
+    Failure,
+    FeatureShape,
+    ShardRecord,
+    VideoRow,
+    dataset_digest,
+    shard_name,
+)
+from pipeline.shards.sealed_json import load_sealed, malformed, read_table
+
+_OURS = re.compile(r"(?:shard-(\d{5,})\.(h5|json)|index\.json)(\.tmp)?")
+
+
+@dataclass(kw_only=True, slots=True)
+class CommittedState:
+    """What need not be done again."""
+
+    videos: dict[str, VideoRow] = field(default_factory=dict)
+    """Finished videos by id."""
+    failures: dict[str, Failure] = field(default_factory=dict)
+    """Videos that were tried and could not be used, by id."""
+    shards: dict[int, ShardRecord] = field(default_factory=dict)
+    """Shard files by number."""
+    used_numbers: set[int] = field(default_factory=set)
+    """Numbers of shards and of records without a shard; a new shard takes another one."""
+    fingerprint: dict[str, Any] | None = None
+    """None where nothing is committed."""
+    shape: FeatureShape | None = None
+    """None where no video is finished."""
+
+
+def committed(folder: Path, fingerprint: Mapping[str, Any] | None = None) -> CommittedState:
+    """Read what earlier runs committed, and sweep what they left half-done.
+
+    A listed shard whose file was deleted counts as not done, so that deleting a damaged file and
+    running again mends the dataset. The caller holds the folder's lock.
+
+    Args:
+        folder: may be absent.
+        fingerprint: of the run that asks; None skips the comparison.
+
+    Raises:
+        ConfigError: the folder was extracted under another fingerprint.
+        ShardError: a record is damaged, or a shard has not the size that is recorded.
+    """
+    folder, state = Path(folder), CommittedState()
+    if not folder.is_dir():
+        return state
+    names = [match for entry in folder.iterdir() if (match := _OURS.fullmatch(entry.name))]
+    if (folder / INDEX_NAME).exists():
+        index = ShardIndex.load(folder)
+        numbers = {shard.number for shard in index.shards}
+        _merge(state, index.fingerprint, index.shape, index, numbers, folder)
+    for number in _sidecars(folder):
+        _merge_sidecar(state, number, folder)
+    if fingerprint is not None and state.fingerprint is not None:
+        require_same_fingerprint(folder, state.fingerprint, fingerprint)
+    _drop_lost_shards(state, folder)
+    _sweep(state, [match[0] for match in names], folder)
+    return state
+
+
+def _sidecars(folder: Path) -> list[int]:
+    matches = [_OURS.fullmatch(entry.name) for entry in folder.iterdir()]
+    return sorted(int(m[1]) for m in matches if m and m[2] == "json" and not m[3])
+
+
+def _merge_sidecar(state: CommittedState, number: int, folder: Path) -> None:
+    path = folder / f"shard-{number:05d}.json"
+    document = load_sealed(path)
+    try:
+        fingerprint, shape = document["fingerprint"], FeatureShape(**document["shape"])
+    except (KeyError, TypeError) as error:
+        raise malformed(path, str(error)[:80]) from None
+    tables = _Tables(
+        shards=tuple(read_table(document, "shards", ShardRecord, path)),
+        videos=tuple(read_table(document, "videos", VideoRow, path)),
+        failures=tuple(read_table(document, "failures", Failure, path)),
+    )
+    if {shard.number for shard in tables.shards} - {number}:
+        raise malformed(path, "shards")
+    _merge(state, fingerprint, shape, tables, {number}, folder)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Tables:
+    shards: tuple[ShardRecord, ...]
+    videos: tuple[VideoRow, ...]
+    failures: tuple[Failure, ...]
+
+
+def _merge(
+    state: CommittedState,
+    fingerprint: dict[str, Any],
+    shape: FeatureShape,
+    tables: _Tables | ShardIndex,
+    numbers: set[int],
+    folder: Path,
+) -> None:
+    """Take over one record; what it says of its shard numbers replaces what was said before."""
+    if state.fingerprint is None:
+        state.fingerprint = fingerprint
+    require_same_fingerprint(folder, state.fingerprint, fingerprint)
+    if tables.videos:
+        if state.shape not in (None, shape):
+            raise ShardError(
+                f"shards of {folder} have shapes {state.shape} and {shape}; one shape was needed; "
+                "extract again into another folder"
+            )
+        state.shape = shape
+    if numbers & state.used_numbers:
+        state.videos = {k: v for k, v in state.videos.items() if v.shard not in numbers}
+    state.used_numbers |= numbers
+    state.shards |= {shard.number: shard for shard in tables.shards}
+    for video in tables.videos:
+        if video.video_id in state.videos:
+            raise ShardError(
+                f"{video.video_id} is in {shard_name(video.shard)} and in "
+                f"{shard_name(state.videos[video.video_id].shard)} of {folder}; one place was "
+                "needed; delete the second file with its .json and run `i2st extract` again"
+            )
+        state.videos[video.video_id] = video
+    state.failures |= {failure.video_id: failure for failure in tables.failures}
+    for video_id in state.videos.keys() & state.failures.keys():
+        del state.failures[video_id]
+
+
+def _drop_lost_shards(state: CommittedState, folder: Path) -> None:
+    for number, shard in list(state.shards.items()):
+        path = folder / shard_name(number)
+        size = path.lstat().st_size if path.exists() else None
+        if size is None:
+            del state.shards[number]
+            state.used_numbers.discard(number)
+            state.videos = {k: v for k, v in state.videos.items() if v.shard != number}
+        elif size != shard.size_bytes:
+            raise ShardError(
+                f"{path} has {size} bytes; {shard.size_bytes} were committed; "
+                "delete it and run `i2st extract` again"
+            )
+
+
+def _sweep(state: CommittedState, names: Iterable[str], folder: Path) -> None:
+    """Remove temporary files, and shards that no record lists.
+
+    Shards without any record beside them are left: a lost index.json must not cost a dataset.
+    """
+    for name in names:
+        match = _OURS.fullmatch(name)
+        assert match is not None
+        orphan = match[2] == "h5" and int(match[1]) not in state.used_numbers
+        if match[3] or (orphan and state.used_numbers):
+            (folder / name).unlink(missing_ok=True)
+
+
+def finish(folder: Path, dataset: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> ShardIndex:
+    """Write index.json from all that is committed, then remove the sidecars.
+
+    Args:
+        folder: of the shards; the caller holds its lock.
+        dataset: ``name`` and ``classes`` (split -> class names in manifest order).
+        fingerprint: of this run; every shard has the same.
+
+    Raises:
+        ConfigError: a shard was made under another fingerprint.
+        ShardError: a record is damaged, or some train videos have masks and others none.
+        ResourceError: the disk is full; the sidecars stay and the next run finishes.
+    """
+    folder = Path(folder)
+    state = committed(folder, fingerprint)
+    videos = sorted(state.videos.values())
+    _check_masks(state, videos, folder)
+    index = ShardIndex(
+        dataset=dict(dataset),
+        fingerprint=dict(fingerprint),
+        digest=dataset_digest(videos),
+        shape=state.shape or FeatureShape(0, 0, 0, 0),
+        shards=tuple(sorted(state.shards.values())),
+        videos=tuple(videos),
+        failures=tuple(sorted(state.failures.values())),
+    )
+    data, path = index.to_bytes(), folder / INDEX_NAME
+    if not path.exists() or path.read_bytes() != data:
+        write_atomically(path, data, kind="index")
+    for number in _sidecars(folder):
+        (folder / f"shard-{number:05d}.json").unlink()
+        failpoint("sidecars.first_removed")
+    sync_folder(folder)
+    failpoint("sidecars.removed")
+    return ShardIndex.load(folder)
+
+
+def _check_masks(state: CommittedState, videos: Iterable[VideoRow], folder: Path) -> None:
+    of_train = {state.shards[video.shard].num_slots for video in videos if video.split == "train"}
+    if len(of_train) > 1:
+        raise ShardError(
+            f"train videos of {folder} have {sorted(of_train)} mask slots; one number was needed; "
+            "extract again into another folder"
+        )

@@ -1,0 +1,181 @@
+"""ShardIndex: the JSON that commits a dataset, and all that `i2st info` needs to read.
+
+Imports neither numpy nor h5py nor torch.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError, ShardError
+from pipeline.shards import FORMAT_VERSION
+from pipeline.shards.records import Failure, FeatureShape, ShardRecord, VideoRow
+from pipeline.shards.sealed_json import Table, load_sealed, malformed, read_table, seal
+
+INDEX_NAME = "index.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardIndex:
+    """What a folder of shards holds."""
+
+    dataset: dict[str, Any]
+    """``name`` and ``classes`` (split -> class names in manifest order)."""
+    fingerprint: dict[str, Any]
+    """What decided the features: manifest, decoder, frame rule, encoder, segmenter, prompts."""
+    digest: str
+    """sha256 of the content; see ``dataset_digest``."""
+    shape: FeatureShape
+    shards: tuple[ShardRecord, ...]
+    videos: tuple[VideoRow, ...]
+    """Sorted by video id; the order of rows in ``ShardReader``."""
+    failures: tuple[Failure, ...]
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def load(cls, folder: Path) -> "ShardIndex":
+        """Read ``folder/index.json``.
+
+        Raises:
+            ShardError: absent, changed since it was written, or of another format version.
+        """
+        path = Path(folder) / INDEX_NAME
+        if not path.parent.is_dir() or not path.exists():
+            raise ShardError(
+                f"{path} is absent; a finished extraction was needed; "
+                "run `i2st extract` to the end, or name its output folder"
+            )
+        document = load_sealed(path)
+        try:
+            index = _from_document(document, path)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise malformed(path, str(error)[:80]) from None
+        _check_consistent(index, path)
+        return index
+
+    def to_bytes(self) -> bytes:
+        """Return the content of index.json; the same index gives the same bytes."""
+        return seal(
+            {
+                "dataset": self.dataset,
+                "digest": self.digest,
+                "fingerprint": self.fingerprint,
+                "shape": self.shape._asdict(),
+                "shards": Table(ShardRecord, self.shards),
+                "videos": Table(VideoRow, self.videos),
+                "failures": Table(Failure, self.failures),
+            }
+        )
+
+    @property
+    def dataset_name(self) -> str:
+        """Name of the manifest the videos came from."""
+        return str(self.dataset["name"])
+
+    @property
+    def classes(self) -> dict[str, list[str]]:
+        """Split -> class names in manifest order."""
+        return dict(self.dataset["classes"])
+
+    @property
+    def class_names(self) -> list[str]:
+        """Class names over all splits, in manifest order; a class index points in here."""
+        return [name for names in self.dataset["classes"].values() for name in names]
+
+    @property
+    def num_frames(self) -> int:
+        """F, frames stored per video."""
+        return self.shape.num_frames
+
+    @property
+    def num_tokens(self) -> int:
+        """L, grid cells per frame."""
+        return self.shape.num_tokens
+
+    @property
+    def token_dim(self) -> int:
+        """C, features per token."""
+        return self.shape.token_dim
+
+    @property
+    def embedding_dim(self) -> int:
+        """E, features of the pooled embedding."""
+        return self.shape.embedding_dim
+
+    @property
+    def num_slots(self) -> int:
+        """S, mask slots per frame; 0 without a segmenter."""
+        return max((shard.num_slots for shard in self.shards), default=0)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether train videos have masks."""
+        return self.num_slots > 0
+
+
+def _from_document(document: dict[str, Any], path: Path) -> ShardIndex:
+    dataset, fingerprint = document["dataset"], document["fingerprint"]
+    if not isinstance(dataset["name"], str) or not isinstance(fingerprint, dict):
+        raise malformed(path, "dataset")
+    for names in dataset["classes"].values():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise malformed(path, "classes")
+    shape = FeatureShape(**document["shape"])
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise malformed(path, "shape")
+    return ShardIndex(
+        dataset=dataset,
+        fingerprint=fingerprint,
+        digest=str(document["digest"]),
+        shape=shape,
+        shards=tuple(read_table(document, "shards", ShardRecord, path)),
+        videos=tuple(read_table(document, "videos", VideoRow, path)),
+        failures=tuple(read_table(document, "failures", Failure, path)),
+    )
+
+
+def _check_consistent(index: ShardIndex, path: Path) -> None:
+    """Every video has one place in one listed shard, and a class of its split."""
+    ids = [video.video_id for video in index.videos]
+    if any(first >= second for first, second in zip(ids, ids[1:], strict=False)):
+        raise malformed(path, "videos, which must be sorted and unique")
+    places = {(video.shard, video.row) for video in index.videos}
+    expected = {(shard.number, row) for shard in index.shards for row in range(shard.num_videos)}
+    if places != expected or len(places) != len(ids):
+        raise malformed(path, "videos, whose places differ from the shards'")
+    allowed = {(split, name) for split, names in index.classes.items() for name in names}
+    if not {(video.split, video.class_name) for video in index.videos} <= allowed:
+        raise malformed(path, "videos, with a class that is not of its split")
+
+
+def require_same_fingerprint(
+    folder: Path, recorded: Mapping[str, Any], asked: Mapping[str, Any]
+) -> None:
+    """Refuse to mix features that were made differently.
+
+    Raises:
+        ConfigError: names each key that differs, with both values.
+    """
+    there, here = _flatten(recorded), _flatten(json.loads(json.dumps(asked)))
+    differing = [
+        f"{key} {there.get(key, 'absent')!r:.80} there and {here.get(key, 'absent')!r:.80} here"
+        for key in sorted({*there, *here})
+        if key not in there or key not in here or there[key] != here[key]
+    ]
+    if differing:
+        raise ConfigError(
+            f"{folder} was extracted with other settings: {', '.join(differing)}; "
+            "the same settings were needed; use them, or pass another --out"
+        )
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
