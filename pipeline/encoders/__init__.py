@@ -1,8 +1,23 @@
-"""Frozen image encoders: frames -> tokens on a grid and the encoder's own pooled embedding."""
+"""Frozen image encoders: frames -> tokens on a grid and the encoder's own pooled embedding.
 
+Shape letters: n or B frames, S side of the view in pixels, L = g x g grid cells, C features of a
+token, E features of the pooled embedding.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from pipeline.registry import find_builder, known_names
+
+DEFAULT_ENCODER = "open_clip:ViT-B-16-quickgelu/openai"
+"""CLIP ViT-B/16 as OpenAI trained it, the backbone of the field's CLIP results."""
+ENTRY_POINTS = "i2st.encoders"
 
 
 class FrameFeatures(NamedTuple):
@@ -23,11 +38,108 @@ class FrameEncoder(Protocol):
     grid: int
     token_dim: int
     embedding_dim: int
+    frame_by_frame: bool
+    """Frames go through the network one at a time, so a batch needs no padding."""
 
     def fingerprint(self) -> dict[str, Any]:
         """JSON values that decide the features: name, sha256 of the weights, sizes, grid."""
         ...
 
     def encode(self, views: Tensor) -> FrameFeatures:
-        """Encode (B, S, S, 3) uint8 RGB views, S = image_size; B is the caller's fixed batch shape."""
+        """Encode (B, S, S, 3) uint8 RGB views, S = image_size; B is the caller's fixed batch."""
         ...
+
+
+def _open_clip(model: str, **options: Any) -> FrameEncoder:
+    from pipeline.encoders.open_clip_vit import build_open_clip
+
+    return build_open_clip(model, **options)
+
+
+def _timm(model: str, **options: Any) -> FrameEncoder:
+    from pipeline.encoders.timm_model import build_timm
+
+    return build_timm(model, **options)
+
+
+def _efficientnet_lite0(model: str, **options: Any) -> FrameEncoder:
+    from pipeline.encoders.efficientnet_lite import build_efficientnet_lite0
+
+    return build_efficientnet_lite0(model, **options)
+
+
+ENCODERS: dict[str, Callable[..., FrameEncoder]] = {
+    "open_clip": _open_clip,
+    "timm": _timm,
+    "efficientnet-lite0": _efficientnet_lite0,
+}
+
+
+def known_encoders() -> list[str]:
+    """Names that may stand before the colon of an encoder's spec."""
+    return known_names(ENCODERS, ENTRY_POINTS)
+
+
+def get_encoder(
+    spec: str,
+    *,
+    device: str | torch.device = "cpu",
+    grid: int | None = None,
+    weights: Path | None = None,
+) -> FrameEncoder:
+    """Build the encoder that a spec names.
+
+    Args:
+        spec: ``open_clip:MODEL/TAG`` (TAG may be a weight file), ``timm:NAME``,
+            ``efficientnet-lite0``, or a name that an installed package adds.
+        device: where the network runs. Features always end on the CPU.
+        grid: cells per side of the token grid; None keeps the encoder's own. It must divide that.
+        weights: local weight file, ``.safetensors`` or a state dict saved by torch.
+
+    Returns:
+        The encoder, its weights loaded and frozen.
+
+    Raises:
+        BackendError: the name is unknown, or its package or weights are absent or do not fit.
+        ConfigError: the grid does not divide the encoder's own.
+    """
+    name, _, model = spec.partition(":")
+    build = find_builder(name, builtin=ENCODERS, group=ENTRY_POINTS, kind="encoder")
+    encoder: FrameEncoder = build(model, device=torch.device(device), grid=grid, weights=weights)
+    return encoder
+
+
+@torch.inference_mode()
+def encode_all(
+    encoder: FrameEncoder, views: Tensor | NDArray[np.uint8], batch_size: int
+) -> FrameFeatures:
+    """Encode any number of views so that no frame's bytes depend on the frames beside it.
+
+    Kernels are chosen by shape, and another kernel adds in another order; so every batch has the
+    same shape, the last one filled up with copies of its last view whose features are dropped.
+
+    Args:
+        encoder: where the views go.
+        views: (n, S, S, 3) uint8. RGB, n >= 1.
+        batch_size: frames of one call to the encoder.
+
+    Returns:
+        Features of the n views, in their order.
+    """
+    views = torch.as_tensor(views)
+    features = []
+    for batch in views.split(batch_size):
+        missing = 0 if encoder.frame_by_frame else batch_size - len(batch)
+        padded = torch.cat([batch, batch[-1:].expand(missing, -1, -1, -1)]) if missing else batch
+        tokens, embedding = encoder.encode(padded)
+        features.append(FrameFeatures(tokens[: len(batch)], embedding[: len(batch)]))
+    return FrameFeatures(
+        torch.cat([part.tokens for part in features]),
+        torch.cat([part.embedding for part in features]),
+    )
+
+
+def finite_frames(features: FrameFeatures) -> Tensor:
+    """(B,) bool. False where a frame has a value that float16 cannot hold (beyond 65504) or NaN."""
+    finite_tokens = features.tokens.isfinite().flatten(1).all(dim=1)
+    return finite_tokens & features.embedding.isfinite().all(dim=1)
