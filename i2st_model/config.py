@@ -1,0 +1,240 @@
+"""Settings of the I2ST network: each choice that the paper leaves open is one named switch.
+
+The paper (Qian et al., CVIU 2025, arXiv:2503.14430) could be read in abstract and summary only, so
+every field says whether its default is stated there, inferred from a related work, or our choice.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+from pipeline.errors import ConfigError
+
+Instances = Literal["masked_pool", "masked_attention", "queries", "autodecoder", "none"]
+PooledMasks = Literal["union", "each"]
+AttentionOrder = Literal["spatial_first", "temporal_first"]
+AttentionScope = Literal["joint", "cross"]
+GlobalFusion = Literal["attention", "mean"]
+GlobalMatching = Literal["pooled", "otam", "compound"]
+GlobalWhen = Literal["always", "training", "test"]
+Prototypes = Literal["before_matching", "after_matching"]
+CrossVideo = Literal["none", "inter_relation"]
+Positions = Literal["sine", "none"]
+DescriptorNorm = Literal["layer", "none"]
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "instances": get_args(Instances),
+    "pooled_masks": get_args(PooledMasks),
+    "attention_order": get_args(AttentionOrder),
+    "attention_scope": get_args(AttentionScope),
+    "global_fusion": get_args(GlobalFusion),
+    "global_matching": get_args(GlobalMatching),
+    "global_when": get_args(GlobalWhen),
+    "prototypes": get_args(Prototypes),
+    "cross_video": get_args(CrossVideo),
+    "positions": get_args(Positions),
+    "descriptor_norm": get_args(DescriptorNorm),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkConfig:
+    """Every setting that decides the network's shape and function; stored in the checkpoint."""
+
+    token_dim: int
+    """C, channels of a cached token; the shards decide it."""
+    grid: int
+    """g; a frame has L = g x g tokens; the shards decide it."""
+    base_classes: int = 0
+    """Outputs of the base-class head, the number of training classes; 0 = no head. Paper: inferred
+    from MoLo, at video level. Measured: its loss does not help on JHMDB-21."""
+
+    pca_dim: int = 256
+    """Components the fixed stem keeps, at most C. Paper: our choice (the relatives keep 2048)."""
+    centre: bool = True
+    """Subtract the mean training token. Paper: our choice. Measured: +2.1 points at 1-shot."""
+    scale: float = 1.0
+    """Root mean square of the stem's outputs; 0 leaves them as they are. Paper: our choice."""
+    dim: int = 128
+    """d, width of the network. Paper: our choice, 512 as specified. Measured: 64/128/256 equal."""
+    heads: int = 8
+    """Attention heads. Paper: our choice."""
+    dropout: float = 0.1
+    """On residual branches, in training. Paper: our choice."""
+    channel_dropout: float = 0.2
+    """Share of stem channels dropped per clip, in training. Paper: our choice."""
+    positions: Positions = "sine"
+    """Fixed 2-D (grid) and 1-D (time) encodings in attention inputs. Paper: our choice."""
+
+    instances: Instances = "masked_pool"
+    """How a frame's instance embeddings arise (perception.py). Paper: inferred from DETR/MaskFormer
+    (queries) or MoLo (autodecoder); masked_pool and masked_attention are our choice.
+    Measured: masked_pool beats queries by about 1 point."""
+    num_instances: int = 4
+    """Instance queries per frame (n). Paper: our choice."""
+    pooled_masks: PooledMasks = "union"
+    """Pool one embedding by the union of the masks, or one by each. Paper: our choice."""
+    perception_layers: int = 2
+    """Depth of the instance encoder. Paper: our choice."""
+    mask_floor: float = 0.02
+    """Least pooling weight of a cell under a mask. Paper: our choice. Measured with masked_pool."""
+    mask_width: int = 64
+    """Channels of the mask decoder's pixel map. Paper: our choice, 128 as specified."""
+    instance_init: float = 0.5
+    """a in W = [I, a I] of the local descriptor. Paper: our choice. Measured with masked_pool."""
+    descriptor_norm: DescriptorNorm = "layer"
+    """Layer normalisation of the local descriptor. Paper: our choice."""
+
+    spatial_temporal_pairs: int = 1
+    """Pairs of attention sub-modules, 0 to 3. Paper: a pair is stated, their number our choice."""
+    attention_order: AttentionOrder = "spatial_first"
+    """Which sub-module of a pair runs first. Paper: our choice."""
+    attention_scope: AttentionScope = "joint"
+    """Attend to all tokens, or only image to instance and back. Paper: our choice."""
+    global_fusion: GlobalFusion = "attention"
+    """Global token: mean of local descriptors, or that plus learned attention. Paper: inferred from
+    MoLo."""
+    cross_video: CrossVideo = "none"
+    """inter_relation conditions descriptors on the episode (inferred from HyRSM) and so gives up
+    that a video is described once. Paper: our choice, nothing read mentions it."""
+
+    prototypes: Prototypes = "before_matching"
+    """Average the shots, or the distances to them (HyRSM). Paper: inferred from MoLo, CLIP-FSAR."""
+    global_matching: GlobalMatching = "pooled"
+    """pooled token (G1), otam alignment (G2), compound tokens (G3). Paper: a global term is stated,
+    its form is our choice (G3 inferred from CPM)."""
+    global_weight: float = 0.3
+    """w in D = (1 - w) D_local + w D_global. Paper: our choice."""
+    global_when: GlobalWhen = "always"
+    """When w applies; 0 is used otherwise. Paper: test-time matching is stated, the rest open."""
+    compound_tokens: int = 8
+    """Global tokens under compound. Paper: inferred from CPM."""
+    otam_temperature: float = 0.5
+    """Lambda of the soft minimum under otam. Paper: inferred from CLIP-FSAR."""
+    logit_scale: float = 8.0
+    """s in logits = -s D. Paper: our choice. Measured: 8 to 16."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        _check_ranges(self)
+
+    @property
+    def stem_dim(self) -> int:
+        """P, channels of the stem's output."""
+        return min(self.pca_dim, self.token_dim)
+
+    @property
+    def mask_side(self) -> int:
+        """Side in cells of the mask logits, hence of the mask targets; 0 = no masks."""
+        if self.instances == "none":
+            return 0
+        return self.grid if self.instances == "masked_attention" else 4 * self.grid
+
+    @property
+    def num_instance_tokens(self) -> int:
+        """I, instance embeddings per frame."""
+        if self.instances == "none":
+            return 0
+        pooled = self.instances in ("masked_pool", "masked_attention")
+        one = self.instances == "autodecoder" or (pooled and self.pooled_masks == "union")
+        return 1 if one else self.num_instances
+
+    @property
+    def num_global_tokens(self) -> int:
+        """M, global descriptors per clip."""
+        return self.compound_tokens if self.global_matching == "compound" else 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values from which `network_config` rebuilds this config."""
+        return asdict(self)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # What measured best with both components in place: evidence row POOL-I2ST.
+    "i2st": {},
+    # The learned projection alone, Bi-MHM on it: the control called LIN.
+    "linear": {
+        "instances": "none",
+        "spatial_temporal_pairs": 0,
+        "global_fusion": "mean",
+        "global_weight": 0.0,
+    },
+    # Mask-pooled instances without spatial or temporal attention: the control POOL-LIN.
+    "pool_linear": {"spatial_temporal_pairs": 0, "global_fusion": "mean"},
+    # As first specified from the paper's summary, before any measurement.
+    "specified": {"instances": "queries", "dim": 512, "mask_width": 128, "instance_init": 0.0},
+}
+
+
+def preset(name: str, **settings: Any) -> NetworkConfig:
+    """Return the config called ``name``, with ``settings`` on top.
+
+    Args:
+        name: a key of `PRESETS`.
+        **settings: fields of `NetworkConfig`; ``token_dim`` and ``grid`` are needed.
+
+    Raises:
+        ConfigError: no preset or no field has that name, or a value is out of range.
+    """
+    if name not in PRESETS:
+        known = ", ".join(sorted(PRESETS))
+        raise ConfigError(f"unknown preset {name!r}; known: {known}; pass one of these")
+    return network_config({**PRESETS[name], **settings})
+
+
+def network_config(values: Mapping[str, Any]) -> NetworkConfig:
+    """Build a config from a mapping such as a checkpoint's JSON.
+
+    Raises:
+        ConfigError: a key is no field, a needed one is absent, or a value is out of range.
+    """
+    known = {field.name for field in fields(NetworkConfig)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigError(
+            f"unknown network setting {unknown[0]!r}; known: {', '.join(sorted(known))}; "
+            "remove it or use the version of i2st that wrote it"
+        )
+    missing = sorted({"token_dim", "grid"} - set(values))
+    if missing:
+        raise ConfigError(f"network setting {missing[0]!r} is absent; the shards' index gives it")
+    return NetworkConfig(**values)
+
+
+def with_settings(config: NetworkConfig, **settings: Any) -> NetworkConfig:
+    """Return a copy of ``config`` with some fields changed and everything checked again."""
+    return replace(config, **settings)
+
+
+def _check_choices(config: NetworkConfig) -> None:
+    for name, choices in _CHOICES.items():
+        value = getattr(config, name)
+        if value not in choices:
+            raise ConfigError(f"{name}={value!r} is unknown; one of {', '.join(choices)} is needed")
+
+
+def _check_ranges(config: NetworkConfig) -> None:
+    limits: dict[str, tuple[float, float]] = {
+        "spatial_temporal_pairs": (0, 3),
+        "global_weight": (0, 1),
+        "dropout": (0, 0.9),
+        "channel_dropout": (0, 0.9),
+        "mask_floor": (0, 1),
+    }
+    for name in ("token_dim", "grid", "pca_dim", "dim", "heads", "num_instances", "mask_width"):
+        limits[name] = (1, 1e6)
+    for name in ("perception_layers", "compound_tokens", "logit_scale", "otam_temperature"):
+        limits[name] = (1e-3, 1e6)
+    for name, (low, high) in limits.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise ConfigError(f"{name}={value} is out of range; {low:g} to {high:g} is needed")
+    if config.dim % config.heads or config.dim % 4:
+        raise ConfigError(
+            f"dim={config.dim} with heads={config.heads}; dim must be a multiple of heads and of 4"
+        )
+    if config.attention_scope == "cross" and config.instances == "none":
+        raise ConfigError(
+            "attention_scope='cross' with instances='none'; there are no instance tokens to attend "
+            "to; use attention_scope='joint'"
+        )

@@ -1,0 +1,169 @@
+"""Distances between query clips and class prototypes, for whole batches of episodes.
+
+Shape letters: E episodes, Q query clips, N way (or any number of clips to compare with), K shot,
+T frames, M global tokens, D features. All functions are pure, differentiable and free of loops over
+episodes; their largest temporary is the (E, Q, N, T, T) table of frame costs.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+COSINE_EPSILON = 1e-6
+"""Least norm a vector is divided by. MoLo's released code adds 0.01 to the denominator instead."""
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Scale (..., D) vectors to length one, or to less below a length of `COSINE_EPSILON`."""
+    return functional.normalize(vectors, dim=-1, eps=COSINE_EPSILON)
+
+
+def frame_costs(query: Tensor, prototypes: Tensor) -> Tensor:
+    """Cosine distance of every query frame to every prototype frame.
+
+    Args:
+        query: (E, Q, T, D) float.
+        prototypes: (E, N, T, D) float.
+
+    Returns:
+        (E, Q, N, T, T) float in [0, 2]. One minus the cosine; query frames before prototype frames.
+
+    Raises:
+        ValueError: the two differ in E, T or D.
+    """
+    _check_match(query, prototypes)
+    E, Q, T, D = query.shape
+    N = prototypes.shape[1]
+    similarity = torch.bmm(
+        unit(query).reshape(E, Q * T, D), unit(prototypes).reshape(E, N * T, D).transpose(1, 2)
+    )
+    return 1 - similarity.view(E, Q, T, N, T).transpose(2, 3)
+
+
+def bi_mhm(query: Tensor, prototypes: Tensor) -> Tensor:
+    """Bidirectional mean Hausdorff distance between sequences of frames.
+
+    Each frame goes to the nearest frame of the other clip, in both directions (HyRSM, Wang et al.
+    2022, arXiv:2204.13423, Eq. 6). Their code sums over frames; here each direction is a mean, so
+    that the number of frames does not change the temperature. Paper: inferred from HyRSM, MoLo.
+
+    Args:
+        query: (E, Q, T, D) float.
+        prototypes: (E, N, T, D) float.
+
+    Returns:
+        (E, Q, N) float in [0, 4].
+    """
+    costs_EQNTT = frame_costs(query, prototypes)
+    forwards = costs_EQNTT.amin(dim=-1).mean(dim=-1)
+    return forwards + costs_EQNTT.amin(dim=-2).mean(dim=-1)
+
+
+def otam(query: Tensor, prototypes: Tensor, *, temperature: float = 0.5) -> Tensor:
+    """Ordered temporal alignment of frames, soft minimum over paths, both directions.
+
+    Cao et al. 2020 (arXiv:1906.11415), Sec. 3.3: a path may start and end anywhere in the second
+    clip; in between it moves to the next frame of the second clip, with or without the next of
+    the first. As in the field's released code the two directions are added. Divided by T,
+    which theirs is not, so that the number of frames does not change the temperature.
+
+    Args:
+        query: (E, Q, T, D) float.
+        prototypes: (E, N, T, D) float.
+        temperature: lambda of the soft minimum, above 0; towards 0 it is the hard minimum.
+
+    Returns:
+        (E, Q, N) float. At most 4 in value; a soft minimum may be below 0.
+    """
+    costs_EQNTT = frame_costs(query, prototypes)
+    both = torch.stack([costs_EQNTT, costs_EQNTT.transpose(-1, -2)])
+    return alignment_cost(both, temperature=temperature).sum(dim=0) / query.shape[2]
+
+
+def alignment_cost(costs: Tensor, *, temperature: float) -> Tensor:
+    """Soft cost of the best ordered path through each table, by dynamic programming.
+
+    Args:
+        costs: (..., T, S) float. Frame costs; the path crosses the last axis from left to right.
+        temperature: lambda of the soft minimum, above 0.
+
+    Returns:
+        (...) float, in units of ``costs``.
+
+    Raises:
+        ValueError: ``temperature`` is not above 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature}; a number above 0 is needed")
+    T, S = costs.shape[-2:]
+    # Scores -cost / lambda make the soft minimum a logsumexp; pairs last, so a cell is contiguous.
+    scores = (costs / -temperature).reshape(-1, T, S).permute(1, 2, 0).contiguous()
+    zero = scores.new_zeros(scores.shape[-1])
+    above: list[Tensor] = []
+    for t in range(T):
+        # Columns 0 and S + 1 cost nothing: they are the free start and the free end.
+        row = [zero]
+        for s in range(1, S + 2):
+            step = scores[t, s - 1] if s <= S else zero
+            arrivals = [row[s - 1]]
+            if t > 0:
+                arrivals.append(above[s - 1])
+                if s in (1, S + 1):
+                    arrivals.append(above[s])
+            row.append(step + _log_sum(arrivals))
+        above = row
+    return (above[-1] * -temperature).view(costs.shape[:-2])
+
+
+def global_distance(query: Tensor, prototypes: Tensor) -> Tensor:
+    """Cosine distance of global descriptors, token by token.
+
+    ``2 (1 - cos)`` averaged over the M tokens, which are matched one-to-one: M = 1 is the pooled
+    token (G1), M > 1 the compound tokens (G3). Paper: a global term is stated, this form is our
+    choice; compound tokens are inferred from CPM (arXiv:2207.05515), whose focused tokens, matched
+    by assignment, are not built: the frame-level term has their part.
+
+    Args:
+        query: (E, Q, M, D) float.
+        prototypes: (E, N, M, D) float.
+
+    Returns:
+        (E, Q, N) float in [0, 4].
+
+    Raises:
+        ValueError: the two differ in E, M or D.
+    """
+    _check_match(query, prototypes)
+    M = query.shape[2]
+    similarity = torch.bmm(unit(query).flatten(2), unit(prototypes).flatten(2).transpose(1, 2))
+    return 2 - 2 * similarity / M
+
+
+def prototype_distance(query: Tensor, prototypes: Tensor) -> Tensor:
+    """Squared Euclidean distance to class prototypes (Snell et al. 2017, arXiv:1703.05175, Eq. 2).
+
+    Args:
+        query: (E, Q, D) float.
+        prototypes: (E, N, D) float.
+
+    Returns:
+        (E, Q, N) float, not below 0.
+    """
+    cross = torch.bmm(query, prototypes.transpose(1, 2))
+    squares = query.square().sum(-1).unsqueeze(2) + prototypes.square().sum(-1).unsqueeze(1)
+    return (squares - 2 * cross).clamp_min(0)
+
+
+def _log_sum(terms: list[Tensor]) -> Tensor:
+    if len(terms) == 1:
+        return terms[0]
+    total = torch.logaddexp(terms[0], terms[1])
+    return total if len(terms) == 2 else torch.logaddexp(total, terms[2])
+
+
+def _check_match(query: Tensor, prototypes: Tensor) -> None:
+    if query.shape[:1] + query.shape[2:] != prototypes.shape[:1] + prototypes.shape[2:]:
+        raise ValueError(
+            f"query has shape {tuple(query.shape)}, prototypes have {tuple(prototypes.shape)}; "
+            "episodes, frames and features must agree; describe both with one method"
+        )

@@ -1,0 +1,30 @@
+"""Bidirectional mean Hausdorff matching of frame embeddings.
+
+Shape letters: B clips, E episodes, Q query clips, N way, K shot, T frames, D embedding channels.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from i2st_model.matching import bi_mhm
+from i2st_model.methods.centred import CentredMethod
+
+
+class BiMhm(CentredMethod):
+    """HyRSM's set matching without its trained relation module.
+
+    Wang et al., "Hybrid relation guided set matching for few-shot action recognition", CVPR 2022,
+    arXiv:2204.13423: only the matching of Sec. 3.3, on centred frame embeddings; shots are averaged
+    frame by frame before matching (as MoLo does, HyRSM averages distances). Nothing is trained.
+    """
+
+    name = "bi_mhm"
+
+    def describe(self, features: Tensor) -> dict[str, Tensor]:
+        """Map (B, T, D) frame embeddings to ``frames`` (B, T, D), centred."""
+        return {"frames": self.centred(features)}
+
+    def logits(self, query: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> Tensor:
+        """Score ``frames`` (E, Q, T, D) against (E, N, K, T, D): (E, Q, N) float in [-4, 0]."""
+        return -bi_mhm(query["frames"], support["frames"].mean(dim=2))

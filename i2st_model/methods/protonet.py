@@ -1,0 +1,32 @@
+"""Prototypical networks on mean-pooled frame embeddings.
+
+Shape letters: B clips, E episodes, Q query clips, N way, K shot, T frames, D embedding channels.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from i2st_model.matching import prototype_distance, unit
+from i2st_model.methods.centred import CentredMethod
+
+
+class ProtoNet(CentredMethod):
+    """Nearest class mean of centred, length-one clip embeddings.
+
+    Snell et al., "Prototypical networks for few-shot learning", NeurIPS 2017, arXiv:1703.05175, on
+    SimpleShot's CL2N features (Wang et al. 2019, arXiv:1911.04623): a clip is the mean of its frame
+    embeddings, minus the training mean, divided by its length. A prototype is the mean over shots
+    (Eq. 1), not normalised again; a score is minus the squared Euclidean distance (Eq. 2). Nothing
+    is trained.
+    """
+
+    name = "protonet"
+
+    def describe(self, features: Tensor) -> dict[str, Tensor]:
+        """Map (B, T, D) frame embeddings to ``clip`` (B, D) of length one."""
+        return {"clip": unit(self.centred(features).mean(dim=1))}
+
+    def logits(self, query: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> Tensor:
+        """Score ``clip`` (E, Q, D) against (E, N, K, D): (E, Q, N) float in [-4, 0]."""
+        return -prototype_distance(query["clip"], support["clip"].mean(dim=2))

@@ -1,0 +1,262 @@
+"""The I2ST network: perception, joint attention, fusion and matching, composed.
+
+Shape letters: B clips, E episodes, Q query clips, N way, K shot, T frames, I instances, L grid
+cells, M global tokens, C token channels, P stem channels, D features, S side of the mask.
+
+Clip by clip (`describe`) first, then episode by episode (`logits`). Unless ``cross_video`` says
+otherwise the first part knows no episode: a video is described once, and every episode is a gather.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from i2st_model import matching
+from i2st_model.attention import GlobalFusion, JointAttention
+from i2st_model.config import NetworkConfig
+from i2st_model.perception import build_perception
+from i2st_model.projection import DescriptorHead, Projection
+from i2st_model.relation import InterRelation
+from i2st_model.stem import Stem
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoded:
+    """What the network makes of B clips."""
+
+    local: Tensor
+    """(B, T, D) float. Frame descriptors."""
+    global_: Tensor
+    """(B, M, D) float. Clip descriptors."""
+    mask_logits: Tensor | None
+    """(B, T, S, S) float. Union of the instance masks; None where none was made."""
+    base_logits: Tensor | None
+    """(B, base classes) float. None without a base-class head."""
+
+    @property
+    def descriptors(self) -> dict[str, Tensor]:
+        """What `I2STNetwork.logits` needs of a clip; first axis B."""
+        return {"local": self.local, "global": self.global_}
+
+
+class I2STNetwork(nn.Module):
+    """Joint image-instance spatial-temporal attention on cached tokens.
+
+    Qian et al., "Joint image-instance spatial-temporal attention for few-shot action recognition",
+    CVIU 2025, arXiv:2503.14430. The two components, the pair of sub-modules and global-local
+    matching are stated there; the rest carries its tag where it is made.
+    """
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        *,
+        stem: Stem,
+        projection: Projection,
+        perception: nn.Module,
+        attention: JointAttention,
+        head: DescriptorHead,
+        fusion: GlobalFusion | None,
+        relation: InterRelation | None,
+        base_head: nn.Linear | None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = stem
+        self.channel_dropout = nn.Dropout1d(config.channel_dropout)
+        self.projection = projection
+        self.perception = perception
+        self.attention = attention
+        self.head = head
+        self.fusion = fusion
+        self.relation = relation
+        self.base_head = base_head
+        # Without instances and attention nothing looks at single cells, and the mean may go first.
+        self.needs_grid = config.instances != "none" or config.spatial_temporal_pairs > 0
+
+    def fit_stem(self, sample: Tensor) -> None:
+        """Set centre, components and scale from (..., C) tokens of the training split."""
+        self.stem.fit(sample)
+
+    def encode(self, stem_tokens: Tensor, *, with_masks: bool | None = None) -> Encoded:
+        """Encode clips, each by itself.
+
+        Args:
+            stem_tokens: (B, T, L, P) float. Outputs of ``stem``.
+            with_masks: whether to return mask logits; None = in training only.
+
+        Returns:
+            The clips' descriptors, masks and base-class logits.
+
+        Raises:
+            ValueError: the tokens do not have the config's L and P.
+        """
+        self._check_tokens(stem_tokens)
+        B, T = stem_tokens.shape[:2]
+        wanted = self.training if with_masks is None else with_masks
+        grid = self.projection(self._drop_channels(self._reduce(stem_tokens)))
+        perceived = self.perception(grid.flatten(0, 1), with_masks=wanted)
+        image = grid.mean(dim=2, keepdim=True)
+        frames = torch.cat([image, perceived.instances.unflatten(0, (B, T))], dim=2)
+        frames = self.attention(frames, grid)
+        local = self.head(frames)
+        masks = perceived.mask_logits
+        global_ = self._global(local, frames)
+        return Encoded(
+            local=local,
+            global_=global_,
+            mask_logits=None if masks is None else masks.unflatten(0, (B, T)),
+            base_logits=self._base_logits(local, global_),
+        )
+
+    def forward(self, tokens: Tensor, *, with_masks: bool | None = None) -> Encoded:
+        """Encode clips from (B, T, L, C) cached tokens; see `encode`."""
+        return self.encode(self.stem(tokens), with_masks=with_masks)
+
+    @torch.no_grad()
+    def describe(self, tokens: Tensor) -> dict[str, Tensor]:
+        """Describe clips for matching, as at test time, whatever mode the network is in.
+
+        Args:
+            tokens: (B, T, L, C) float. Cached tokens.
+
+        Returns:
+            ``local`` (B, T, D) and ``global`` (B, M, D) float, of each clip by itself.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            return self(tokens, with_masks=False).descriptors
+        finally:
+            self.train(was_training)
+
+    def logits(self, query: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> Tensor:
+        """Score every query clip of every episode against every class.
+
+        ``-s D`` with ``D = (1 - w) D_local + w D_global``. Paper: global-local prototype matching
+        is stated, the terms and their weights are our choice (`NetworkConfig`).
+
+        Args:
+            query: descriptors with leading axes (E, Q).
+            support: descriptors with leading axes (E, N, K).
+
+        Returns:
+            (E, Q, N) float. Softmax over the last axis gives class probabilities.
+        """
+        E, Q = query["local"].shape[:2]
+        if self.relation is not None:
+            query, support = self.relation(query, support)
+        distance = prototype_distances(self.config, self._weight(), query, support)
+        return -self.config.logit_scale * distance.view(E, Q, -1)
+
+    def fast_parameters(self) -> list[nn.Parameter]:
+        """Parameters that train at the higher rate: projection and mask decoder.
+
+        Measured: 1e-3 for these and 1e-4 for the rest; 3e-4 for all loses to the baseline.
+        """
+        decoder = getattr(self.perception, "decoder", None)
+        parts = [self.projection] + ([decoder] if decoder is not None else [])
+        return [parameter for part in parts for parameter in part.parameters()]
+
+    def slow_parameters(self) -> list[nn.Parameter]:
+        """All trainable parameters but `fast_parameters`."""
+        fast = {id(parameter) for parameter in self.fast_parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in fast]
+
+    def _reduce(self, stem_tokens: Tensor) -> Tensor:
+        return stem_tokens if self.needs_grid else stem_tokens.mean(dim=2, keepdim=True)
+
+    def _drop_channels(self, tokens: Tensor) -> Tensor:
+        if not self.training or self.config.channel_dropout == 0:
+            return tokens
+        # One draw per clip and channel, the same in all its frames and cells.
+        kept = self.channel_dropout(tokens.new_ones(len(tokens), tokens.shape[-1], 1))
+        return tokens * kept.view(len(tokens), 1, 1, -1)
+
+    def _global(self, local: Tensor, frames: Tensor) -> Tensor:
+        if self.fusion is None:
+            return local.mean(dim=1, keepdim=True).expand(-1, self.config.num_global_tokens, -1)
+        return self.fusion(local, frames)
+
+    def _base_logits(self, local: Tensor, global_: Tensor) -> Tensor | None:
+        if self.base_head is None:
+            return None
+        return self.base_head(local.mean(dim=1) + global_.mean(dim=1))
+
+    def _weight(self) -> float:
+        used = {"always": True, "training": self.training, "test": not self.training}
+        return self.config.global_weight if used[self.config.global_when] else 0.0
+
+    def _check_tokens(self, stem_tokens: Tensor) -> None:
+        cells, channels = stem_tokens.shape[-2:]
+        if stem_tokens.ndim != 4 or (cells, channels) != (
+            self.config.grid**2,
+            self.config.stem_dim,
+        ):
+            raise ValueError(
+                f"stem tokens have shape {tuple(stem_tokens.shape)}; (B, T, "
+                f"{self.config.grid**2}, {self.config.stem_dim}) is needed; build the network "
+                "with the token_dim and grid of the shards"
+            )
+
+
+def prototype_distances(
+    config: NetworkConfig,
+    global_weight: float,
+    query: Mapping[str, Tensor],
+    support: Mapping[str, Tensor],
+) -> Tensor:
+    """Mix local and global distances of queries to classes.
+
+    Args:
+        config: which global term, and whether shots are averaged before or after matching.
+        global_weight: w in [0, 1].
+        query: ``local`` (E, Q, T, D) and ``global`` (E, Q, M, D) float.
+        support: ``local`` (E, N, K, T, D) and ``global`` (E, N, K, M, D) float.
+
+    Returns:
+        (E, Q, N) float.
+    """
+    N, K = support["local"].shape[1:3]
+    if config.prototypes == "before_matching":
+        classes = {name: value.mean(dim=2) for name, value in support.items()}
+    else:
+        classes = {name: value.flatten(1, 2) for name, value in support.items()}
+    distance = query["local"].new_zeros(())
+    if global_weight < 1:
+        local = matching.bi_mhm(query["local"], classes["local"])
+        distance = distance + (1 - global_weight) * local
+    if global_weight > 0:
+        distance = distance + global_weight * _global_term(config, query, classes)
+    if config.prototypes == "after_matching":
+        distance = distance.unflatten(2, (N, K)).mean(dim=3)
+    return distance
+
+
+def build_network(config: NetworkConfig) -> I2STNetwork:
+    """Build the parts that ``config`` names and compose them; weights come from torch's RNG."""
+    fusion = GlobalFusion(config) if config.global_fusion == "attention" else None
+    relation = InterRelation(config) if config.cross_video == "inter_relation" else None
+    base_head = nn.Linear(config.dim, config.base_classes) if config.base_classes else None
+    return I2STNetwork(
+        config,
+        stem=Stem(config),
+        projection=Projection(config),
+        perception=build_perception(config),
+        attention=JointAttention(config),
+        head=DescriptorHead(config),
+        fusion=fusion,
+        relation=relation,
+        base_head=base_head,
+    )
+
+
+def _global_term(
+    config: NetworkConfig, query: Mapping[str, Tensor], classes: Mapping[str, Tensor]
+) -> Tensor:
+    if config.global_matching == "otam":
+        temperature = config.otam_temperature
+        return matching.otam(query["local"], classes["local"], temperature=temperature)
+    return matching.global_distance(query["global"], classes["global"])

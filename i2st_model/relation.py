@@ -1,0 +1,69 @@
+"""Attention between the clips of an episode: the switch that gives up describing a video once.
+
+Shape letters: E episodes, Q query clips, N way, K shot, T frames, M global tokens, D features.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from i2st_model.attention import Attention
+from i2st_model.config import NetworkConfig
+
+
+class InterRelation(nn.Module):
+    """Every query's episode, the query and all support clips, related by one attention layer.
+
+    HyRSM's inter-relation (Wang et al. 2022, arXiv:2204.13423): mean-pooled clips attend to each
+    other, and what each reads is concatenated to all its frames and mapped back, by ``[I, 0]`` to
+    begin with. The support then depends on the query, so descriptors stored per video are no
+    longer final, and matching needs Q times the memory. Paper: our choice, off by default: nothing
+    that could be read mentions it.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.dim)
+        self.attention = Attention(config.dim, config.heads)
+        self.back = nn.Linear(2 * config.dim, config.dim)
+        with torch.no_grad():
+            identity = torch.eye(config.dim)
+            self.back.weight.copy_(torch.cat([identity, torch.zeros_like(identity)], 1))
+            nn.init.zeros_(self.back.bias)
+
+    def forward(
+        self, query: Mapping[str, Tensor], support: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Condition descriptors on the episode, one episode per query clip.
+
+        Args:
+            query: descriptors with leading axes (E, Q); ``local`` decides the relation.
+            support: descriptors with leading axes (E, N, K).
+
+        Returns:
+            Descriptors with leading axes (E Q, 1) and (E Q, N, K).
+        """
+        E, Q = query["local"].shape[:2]
+        N, K = support["local"].shape[1:3]
+        clips_EQD = query["local"].mean(dim=2)
+        others = support["local"].mean(dim=3).flatten(1, 2)
+        others = others.unsqueeze(1).expand(E, Q, N * K, -1)
+        episode = self.norm(torch.cat([clips_EQD.unsqueeze(2), others], dim=2).flatten(0, 1))
+        read = self.attention(episode, episode)
+        new_query = {
+            name: self._join(value.flatten(0, 1).unsqueeze(1), read[:, :1])
+            for name, value in query.items()
+        }
+        new_support = {
+            name: self._join(
+                value.unsqueeze(1).expand(E, Q, *value.shape[1:]).flatten(0, 1),
+                read[:, 1:].unflatten(1, (N, K)),
+            )
+            for name, value in support.items()
+        }
+        return new_query, new_support
+
+    def _join(self, descriptors: Tensor, read: Tensor) -> Tensor:
+        wide = read.unsqueeze(-2).expand(descriptors.shape)
+        return self.back(torch.cat([descriptors, wide], dim=-1))
