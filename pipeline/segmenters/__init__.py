@@ -1,7 +1,9 @@
 """Text-guided segmenters: frames and prompts -> bit-packed masks of actor and objects."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,10 +11,13 @@ from numpy.typing import NDArray
 
 from pipeline.manifests import Video
 from pipeline.prompts import PromptSet
+from pipeline.registry import find_builder, known_names
 
 MASK_SIDE = 128
 NUM_SLOTS = 4
 """Slot 0 is the actor, slots 1..3 are objects."""
+
+ENTRY_POINT_GROUP = "i2st.segmenters"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +51,7 @@ class Segmenter(Protocol):
     name: str
 
     def fingerprint(self) -> dict[str, Any]:
-        """JSON values that decide the masks: backend, sha256 of weights, sizes, thresholds, templates."""
+        """JSON values that decide the masks: sha256 of weights, sizes, thresholds, templates."""
         ...
 
     def segment(self, clips: Sequence[ClipToSegment]) -> list[Masks]:
@@ -56,3 +61,64 @@ class Segmenter(Protocol):
             VideoError: a clip's masks are unusable (reason ``masks``).
         """
         ...
+
+
+def no_masks(num_frames: int) -> Masks:
+    """Masks of a clip in which nothing was found."""
+    return Masks(
+        bits=np.zeros((num_frames, NUM_SLOTS, MASK_SIDE * MASK_SIDE // 8), np.uint8),
+        found=np.zeros((num_frames, NUM_SLOTS), np.bool_),
+        score=np.zeros((num_frames, NUM_SLOTS), np.float16),
+    )
+
+
+def _from(module: str) -> Callable[..., Segmenter]:
+    def build(*args: Any, **options: Any) -> Segmenter:
+        backend = import_module(f"pipeline.segmenters.{module}")
+        segmenter: Segmenter = backend.build(*args, **options)
+        return segmenter
+
+    return build
+
+
+def _none(model: str, *, device: str, masks: Path | None) -> None:
+    return None
+
+
+SEGMENTERS: dict[str, Callable[..., Segmenter | None]] = {
+    "sam_clip": _from("sam_clip"),
+    "precomputed": _from("precomputed"),
+    "center_prior": _from("center_prior"),
+    "none": _none,
+}
+"""Name -> builder(model, *, device, masks, **options), which imports its backend when called."""
+
+
+def segmenter_names() -> list[str]:
+    """Names that get_segmenter takes."""
+    return known_names(SEGMENTERS, ENTRY_POINT_GROUP)
+
+
+def get_segmenter(
+    spec: str, *, device: str = "cpu", masks: Path | None = None, **options: Any
+) -> Segmenter | None:
+    """Build the segmenter that ``spec`` names.
+
+    Args:
+        spec: ``NAME`` or ``NAME:MODEL``: ``sam_clip:SAM_FILE`` or ``sam_clip:SAM_FILE,CLIP``
+            (pipeline.segmenters.sam_clip says which files), ``precomputed``, ``center_prior``,
+            ``none``.
+        device: torch device of the models.
+        masks: folder of mask files, for ``precomputed``.
+        options: settings of one backend, by its own names.
+
+    Returns:
+        The segmenter; None for ``none``: shards without masks.
+
+    Raises:
+        BackendError: the name is unknown, or its weights or mask files are absent.
+    """
+    name, _, model = spec.partition(":")
+    builder = find_builder(name, builtin=SEGMENTERS, group=ENTRY_POINT_GROUP, kind="segmenter")
+    segmenter: Segmenter | None = builder(model, device=device, masks=masks, **options)
+    return segmenter
