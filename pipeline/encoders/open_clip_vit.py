@@ -25,7 +25,7 @@ _HUB_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _TWIN = "-quickgelu"
 
 
-class _Source(NamedTuple):
+class ClipWeights(NamedTuple):
     """Where the weights come from, and what their publisher says about them."""
 
     path: Path
@@ -54,8 +54,8 @@ def build_open_clip(
         BackendError: unknown model or tag, absent weights, or weights for another activation.
     """
     name, _, tag = model.partition("/")
-    config = _model_config(name)
-    source = _find_weights(name, tag, weights, config)
+    config = model_config(name)
+    source = find_weights(name, tag, weights, config)
     visual = _image_tower(config)
     state = read_state_dict(source.path)
     image_state = {
@@ -91,7 +91,18 @@ def _open_clip() -> Any:
     return importlib.import_module("open_clip")
 
 
-def _model_config(name: str) -> dict[str, Any]:
+def model_config(name: str) -> dict[str, Any]:
+    """What open_clip knows of an architecture.
+
+    Args:
+        name: as in ``open_clip.list_models()``.
+
+    Returns:
+        open_clip's own configuration.
+
+    Raises:
+        BackendError: open_clip knows no such model.
+    """
     open_clip = _open_clip()
     config = open_clip.get_model_config(name)
     if config is None:
@@ -124,13 +135,27 @@ def _square_side(visual: Any, name: str) -> int:
     return int(height)
 
 
-def _find_weights(name: str, tag: str, weights: Path | None, config: dict[str, Any]) -> _Source:
+def find_weights(name: str, tag: str, weights: Path | None, config: dict[str, Any]) -> ClipWeights:
+    """Locate the weights of an open_clip model: a file, the hub's cache, or the hub.
+
+    Args:
+        name: the architecture.
+        tag: the published weights' tag, or a file.
+        weights: local file that is taken in place of a download.
+        config: of ``model_config(name)``.
+
+    Returns:
+        The file, and what the publisher says about it where the tag is known.
+
+    Raises:
+        BackendError: unknown tag, absent weights, or weights for another activation.
+    """
     published = _published(name, tag)
     _check_activation(name, tag, published, config)
     if weights is not None:
-        return _Source(weights, published, tag or weights.name)
+        return ClipWeights(weights, published, tag or weights.name)
     if Path(tag).is_file():
-        return _Source(Path(tag), published, Path(tag).name)
+        return ClipWeights(Path(tag), published, Path(tag).name)
     spec = f"open_clip:{name}/{tag}"
     if not published:
         known = ", ".join(_open_clip().list_pretrained_tags_by_model(name)) or "none"
@@ -142,7 +167,7 @@ def _find_weights(name: str, tag: str, weights: Path | None, config: dict[str, A
     if not repository:
         raise absent_weights(spec, f"they lie at {published.get('url', 'no address')}")
     names = (filename,) if filename else _HUB_NAMES
-    return _Source(fetch_from_hub(repository, names, encoder=spec), published, tag)
+    return ClipWeights(fetch_from_hub(repository, names, encoder=spec), published, tag)
 
 
 def _published(name: str, tag: str) -> dict[str, Any]:
