@@ -2,11 +2,12 @@
 
     records.py     the tables: VideoRow, Failure, ShardRecord; dataset_digest
     layout.py      the datasets of one shard and the sha256 of one row
-    writer.py      VideoFeatures, ShardWriter: rows -> RAM image -> file -> sidecar
+    writer.py      VideoFeatures, ShardWriter: rows -> image in memory -> file -> sidecar
     committed.py   committed, finish: what a folder holds already; sidecars -> index.json
     index.py       ShardIndex: index.json, without h5py, numpy or torch
     structure.py   refuses an HDF5 file that is not plain contiguous arrays
-    reader.py      ShardReader: rows -> arrays, through memory maps
+    mapping.py     one shard, checked and mapped
+    reader.py      ShardReader: rows -> arrays, gathered over the shards
     verify.py      verify: recomputes every checksum
     files.py, sealed_json.py, lock.py, failpoints.py   what the above stand on
 

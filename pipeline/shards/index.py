@@ -148,6 +148,10 @@ def _check_consistent(index: ShardIndex, path: Path) -> None:
     allowed = {(split, name) for split, names in index.classes.items() for name in names}
     if not {(video.split, video.class_name) for video in index.videos} <= allowed:
         raise malformed(path, "videos, with a class that is not of its split")
+    slots = {shard.number: shard.num_slots for shard in index.shards}
+    of_train = {slots[video.shard] for video in index.videos if video.split == "train"}
+    if not set(slots.values()) <= {0, index.num_slots} or len(of_train | {index.num_slots}) > 1:
+        raise malformed(path, "shards, whose mask slots differ")
 
 
 def require_same_fingerprint(

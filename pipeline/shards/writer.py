@@ -29,8 +29,8 @@ from pipeline.shards.records import (
     sidecar_name,
 )
 from pipeline.shards.sealed_json import Table, seal
+from pipeline.shards.structure import FORMAT_ATTRIBUTE
 
-FORMAT_ATTRIBUTE = "format_version"
 # Pinned, so that the bytes do not follow the installed HDF5's idea of its newest format.
 _LIBVER = ("earliest", "v110")
 _ALIGNMENT = 64

@@ -1,0 +1,114 @@
+"""Refuses an HDF5 file that is anything but the plain arrays i2st writes, before any array is read.
+
+HDF5 files can name other files (external storage, links, virtual datasets), run filters and declare
+shapes far beyond their size. None of that is needed here, so none of it is accepted. Only metadata
+is read; the arrays themselves are mapped by offset and never pass through HDF5.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5l, h5o, h5s, h5t
+
+from pipeline.errors import ShardError
+from pipeline.shards import FORMAT_VERSION
+from pipeline.shards.layout import Spec
+
+FORMAT_ATTRIBUTE = "format_version"
+
+
+class _UnsafeError(Exception):
+    """What is wrong with the file, in words."""
+
+
+def dataset_offsets(descriptor: int, path: Path, specs: Mapping[str, Spec]) -> dict[str, int]:
+    """Check a shard's structure and return where each dataset lies.
+
+    Args:
+        descriptor: of the open file, which stays open.
+        path: for messages.
+        specs: the datasets that must be there, and no other.
+
+    Returns:
+        Dataset name -> offset in bytes.
+
+    Raises:
+        ShardError: the file is not HDF5, or holds anything else than these datasets, contiguous,
+            unfiltered, inside the file and apart from each other.
+    """
+    size_bytes = os.fstat(descriptor).st_size
+    try:
+        with os.fdopen(os.dup(descriptor), "rb") as raw, h5py.File(raw, "r") as file:
+            _check_root(file, set(specs))
+            offsets = {
+                name: _check_dataset(file, name, spec, size_bytes) for name, spec in specs.items()
+            }
+            _check_apart(offsets, specs)
+            return offsets
+    except (_UnsafeError, OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise ShardError(
+            f"{path} is not a shard as i2st writes it ({str(error)[:120]}); plain contiguous "
+            "datasets were needed; delete it and run `i2st extract` again"
+        ) from None
+
+
+def _check_root(file: h5py.File, names: set[str]) -> None:
+    root = h5py.h5g.open(file.id, b"/")
+    if file.userblock_size:
+        raise _UnsafeError(f"user block of {file.userblock_size} bytes")
+    if root.get_num_objs() != len(names):
+        raise _UnsafeError(f"{root.get_num_objs()} objects, {len(names)} expected")
+    for name in names:
+        if not root.links.exists(name.encode()):
+            raise _UnsafeError(f"no {name}")
+        if root.links.get_info(name.encode()).type != h5l.TYPE_HARD:
+            raise _UnsafeError(f"{name} is a link")
+    _check_version(root)
+
+
+def _check_version(root: h5py.h5g.GroupID) -> None:
+    if h5a.get_num_attrs(root) != 1 or not h5a.exists(root, FORMAT_ATTRIBUTE.encode()):
+        raise _UnsafeError("unknown attributes")
+    attribute = h5a.open(root, FORMAT_ATTRIBUTE.encode())
+    scalar = attribute.get_space().get_simple_extent_type() == h5s.SCALAR
+    if not scalar or not attribute.get_type().equal(h5t.STD_I64LE):
+        raise _UnsafeError(f"{FORMAT_ATTRIBUTE} is no number")
+    value = np.zeros((), "<i8")
+    attribute.read(value)
+    version = int(value)
+    if version != FORMAT_VERSION:
+        raise _UnsafeError(f"shard format version {version}, this i2st reads {FORMAT_VERSION}")
+
+
+def _check_dataset(file: h5py.File, name: str, spec: Spec, size_bytes: int) -> int:
+    sizes, dtype = spec
+    dataset = h5d.open(file.id, name.encode())
+    creation, space = dataset.get_create_plist(), dataset.get_space()
+    if creation.get_layout() != h5d.CONTIGUOUS or creation.get_external_count():
+        raise _UnsafeError(f"{name} is chunked, virtual, compact or in another file")
+    if creation.get_nfilters() or h5a.get_num_attrs(dataset) or h5o.get_info(dataset).rc != 1:
+        raise _UnsafeError(f"{name} has filters, attributes or a second name")
+    if not dataset.get_type().equal(h5t.py_create(dtype, logical=True)):
+        raise _UnsafeError(f"{name} is not {dtype}")
+    if space.get_simple_extent_type() != h5s.SIMPLE or space.shape != sizes:
+        raise _UnsafeError(f"{name} has shape {space.shape}, {sizes} expected")
+    offset, length = dataset.get_offset(), _num_bytes(spec)
+    if offset is None or offset < 0 or offset + length > size_bytes:
+        raise _UnsafeError(f"{name} lies outside the file")
+    return int(offset)
+
+
+def _check_apart(offsets: Mapping[str, int], specs: Mapping[str, Spec]) -> None:
+    spans = sorted((offset, offset + _num_bytes(specs[name])) for name, offset in offsets.items())
+    if any(one[1] > two[0] for one, two in zip(spans, spans[1:], strict=False)):
+        raise _UnsafeError("datasets overlap")
+
+
+def _num_bytes(spec: Spec) -> int:
+    count = 1
+    for size in spec[0]:
+        count *= size
+    return count * spec[1].itemsize
