@@ -1,6 +1,6 @@
 """What an extraction has to do: its settings, and the chunks of videos that are left."""
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, zip_longest
 from pathlib import Path
@@ -31,7 +31,7 @@ class ExtractConfig:
     geometry: str = "center_crop"
     """How a frame becomes the encoder's square view; see pipeline.views."""
     segmenter: str = "sam_clip"
-    segmenter_weights: Path | None = None
+    """NAME or NAME:MODEL, see pipeline.segmenters."""
     masks: Path | None = None
     """Folder of mask files, for the segmenter `precomputed`."""
     frames: int = 8
@@ -93,7 +93,6 @@ class ChunkTask:
 class ExtractPlan:
     """What is wanted, what is there, and what is left."""
 
-    fingerprint: Mapping[str, Any]
     num_videos: int
     """Videos asked for, after `limit`."""
     num_done: int
@@ -112,7 +111,6 @@ def plan_extraction(
     config: ExtractConfig,
     videos: Iterable[Video],
     *,
-    fingerprint: Mapping[str, Any],
     done: Collection[str] = (),
     failed: Collection[str] = (),
     used_numbers: Collection[int] = (),
@@ -125,10 +123,12 @@ def plan_extraction(
     Args:
         config: settings.
         videos: every video of the dataset, in any order.
-        fingerprint: what decides the features, see `pipeline.extract`.
         done: ids of committed videos.
         failed: ids of videos recorded as failed; tried again under `retry_failed`.
         used_numbers: shard numbers already taken.
+
+    Returns:
+        The plan; its tasks are sorted by video id.
 
     Raises:
         ConfigError: two videos share an id, or there is none.
@@ -143,7 +143,6 @@ def plan_extraction(
         for i in range(0, len(todo), config.shard_videos)
     ]
     return ExtractPlan(
-        fingerprint=fingerprint,
         num_videos=len(wanted),
         num_done=sum(video.video_id in done for video in wanted),
         num_failed=sum(video.video_id in skipped for video in wanted),

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from pipeline.errors import ResourceError
@@ -34,7 +35,7 @@ def run_tasks(
     workers: int,
     stop: StopRequest | None = None,
 ) -> Iterator[ResultT]:
-    """Yield the result of every task, in the order in which tasks finish.
+    """Run every task once, wherever it is to run.
 
     Args:
         tasks: picklable values; each must be safe to run twice, as a killed worker's task is.
@@ -42,6 +43,9 @@ def run_tasks(
         workers: 0 runs in this process and opens no socket; N starts N processes that listen on
             127.0.0.1 only.
         stop: looked at between tasks; once requested, no further task starts.
+
+    Returns:
+        Iterator over the results as tasks finish; nothing runs until it is read.
 
     Raises:
         ResourceError: one task killed its worker process more than `ALLOWED_FAILURES` times; all
@@ -76,11 +80,13 @@ def _run_in_processes(
     running: dict[Any, int] = {}
     lost: list[int] = []
     with _local_cluster(workers) as client:
+        # Sent to every worker that starts, also in place of a killed one; tasks stay small.
+        client.register_worker_callbacks(setup=partial(_set_up_worker, open_worker))
         while running or waiting:
             # At most one task per worker is handed out, so that a stop has little to wait for.
             while waiting and len(running) < workers and not stop.requested:
                 number, task = waiting.pop()
-                future = client.submit(_run_task, open_worker, task, pure=False)
+                future = client.submit(_run_task, task, pure=False)
                 running[future] = number
             if not running:
                 break
@@ -125,7 +131,6 @@ def _local_cluster(workers: int) -> Iterator[Any]:
         Client(cluster, set_as_default=False) as client,
     ):
         client.wait_for_workers(workers, timeout=_START_SECONDS)
-        client.register_worker_callbacks(setup=_ignore_keyboard)
         yield client
 
 
@@ -145,28 +150,28 @@ def _killed_its_worker(future: Any) -> bool:
 
 # What follows runs in the worker processes.
 
-_open_worker: tuple[ExitStack, Callable[[Any], Any]] | None = None
+_open: Callable[[], AbstractContextManager[Callable[[Any], Any]]] | None = None
+_opened: tuple[ExitStack, Callable[[Any], Any]] | None = None
 
 
-def _run_task(open_worker: OpenWorker[TaskT, ResultT], task: TaskT) -> ResultT:
-    global _open_worker
-    if _open_worker is None:
-        from distributed import get_worker
+def _set_up_worker(open_worker: OpenWorker[TaskT, ResultT], dask_worker: Any) -> None:
+    global _open
+    _open = partial(open_worker, int(dask_worker.name))
+    # Ctrl-C reaches the whole process group; the parent alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+
+def _run_task(task: Any) -> Any:
+    global _opened
+    if _opened is None:
+        # With the first task, not before: what opening raises then reaches the caller.
+        assert _open is not None
         stack = ExitStack()
-        work = stack.enter_context(open_worker(int(get_worker().name)))
+        _opened = stack, stack.enter_context(_open())
         atexit.register(stack.close)
-        _open_worker = stack, work
-    return _open_worker[1](task)
+    return _opened[1](task)
 
 
 def _close_worker() -> None:
-    global _open_worker
-    if _open_worker is not None:
-        _open_worker[0].close()
-        _open_worker = None
-
-
-def _ignore_keyboard() -> None:
-    # Ctrl-C reaches the whole process group; the parent alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if _opened is not None:
+        _opened[0].close()

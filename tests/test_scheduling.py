@@ -88,9 +88,9 @@ def test_run_tasks_raises_what_a_worker_raises(workers):
 
 def test_run_tasks_survives_a_killed_worker_and_names_the_task_that_always_kills(tmp_path):
     done = []
+    results = run_tasks(range(8), partial(killing, tmp_path), workers=2)
     with pytest.raises(ResourceError, match=r"1 of 8 tasks killed .* 4 times .*task 5"):
-        for result in run_tasks(range(8), partial(killing, tmp_path), workers=2):
-            done.append(result)
+        done.extend(results)
     assert sorted(done) == [0, 1, 2, 3, 4, 6, 7]
 
 
