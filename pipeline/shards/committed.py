@@ -22,8 +22,9 @@ from pipeline.shards.records import (
     VideoRow,
     dataset_digest,
     shard_name,
+    sidecar_name,
 )
-from pipeline.shards.sealed_json import load_sealed, malformed, read_table
+from pipeline.shards.sidecar import Sidecar
 
 _OURS = re.compile(r"(?:shard-(\d{5,})\.(h5|json)|index\.json)(\.tmp)?")
 
@@ -56,6 +57,9 @@ def committed(folder: Path, fingerprint: Mapping[str, Any] | None = None) -> Com
         folder: may be absent.
         fingerprint: of the run that asks; None skips the comparison.
 
+    Returns:
+        The state; empty for a folder that is absent or new.
+
     Raises:
         ConfigError: the folder was extracted under another fingerprint.
         ShardError: a record is damaged, or a shard has not the size that is recorded.
@@ -67,9 +71,9 @@ def committed(folder: Path, fingerprint: Mapping[str, Any] | None = None) -> Com
     if (folder / INDEX_NAME).exists():
         index = ShardIndex.load(folder)
         numbers = {shard.number for shard in index.shards}
-        _merge(state, index.fingerprint, index.shape, index, numbers, folder)
+        _merge(state, index, numbers, folder)
     for number in _sidecars(folder):
-        _merge_sidecar(state, number, folder)
+        _merge(state, Sidecar.load(folder, number), {number}, folder)
     if fingerprint is not None and state.fingerprint is not None:
         require_same_fingerprint(folder, state.fingerprint, fingerprint)
     _drop_lost_shards(state, folder)
@@ -82,54 +86,27 @@ def _sidecars(folder: Path) -> list[int]:
     return sorted(int(m[1]) for m in matches if m and m[2] == "json" and not m[3])
 
 
-def _merge_sidecar(state: CommittedState, number: int, folder: Path) -> None:
-    path = folder / f"shard-{number:05d}.json"
-    document = load_sealed(path)
-    try:
-        fingerprint, shape = document["fingerprint"], FeatureShape(**document["shape"])
-    except (KeyError, TypeError) as error:
-        raise malformed(path, str(error)[:80]) from None
-    tables = _Tables(
-        shards=tuple(read_table(document, "shards", ShardRecord, path)),
-        videos=tuple(read_table(document, "videos", VideoRow, path)),
-        failures=tuple(read_table(document, "failures", Failure, path)),
-    )
-    if {shard.number for shard in tables.shards} - {number}:
-        raise malformed(path, "shards")
-    _merge(state, fingerprint, shape, tables, {number}, folder)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Tables:
-    shards: tuple[ShardRecord, ...]
-    videos: tuple[VideoRow, ...]
-    failures: tuple[Failure, ...]
-
-
 def _merge(
-    state: CommittedState,
-    fingerprint: dict[str, Any],
-    shape: FeatureShape,
-    tables: _Tables | ShardIndex,
-    numbers: set[int],
-    folder: Path,
+    state: CommittedState, record: Sidecar | ShardIndex, numbers: set[int], folder: Path
 ) -> None:
     """Take over one record; what it says of its shard numbers replaces what was said before."""
     if state.fingerprint is None:
-        state.fingerprint = fingerprint
-    require_same_fingerprint(folder, state.fingerprint, fingerprint)
-    if tables.videos:
-        if state.shape not in (None, shape):
+        state.fingerprint = record.fingerprint
+    require_same_fingerprint(folder, state.fingerprint, record.fingerprint)
+    if record.shards and all(state.shards.get(shard.number) == shard for shard in record.shards):
+        return  # index.json was made from this sidecar
+    if record.videos:
+        if state.shape not in (None, record.shape):
             raise ShardError(
-                f"shards of {folder} have shapes {state.shape} and {shape}; one shape was needed; "
+                f"shards of {folder} have {state.shape} and {record.shape}; one shape was needed; "
                 "extract again into another folder"
             )
-        state.shape = shape
+        state.shape = record.shape
     if numbers & state.used_numbers:
         state.videos = {k: v for k, v in state.videos.items() if v.shard not in numbers}
     state.used_numbers |= numbers
-    state.shards |= {shard.number: shard for shard in tables.shards}
-    for video in tables.videos:
+    state.shards |= {shard.number: shard for shard in record.shards}
+    for video in record.videos:
         if video.video_id in state.videos:
             raise ShardError(
                 f"{video.video_id} is in {shard_name(video.shard)} and in "
@@ -137,7 +114,7 @@ def _merge(
                 "needed; delete the second file with its .json and run `i2st extract` again"
             )
         state.videos[video.video_id] = video
-    state.failures |= {failure.video_id: failure for failure in tables.failures}
+    state.failures |= {failure.video_id: failure for failure in record.failures}
     for video_id in state.videos.keys() & state.failures.keys():
         del state.failures[video_id]
 
@@ -178,6 +155,9 @@ def finish(folder: Path, dataset: Mapping[str, Any], fingerprint: Mapping[str, A
         dataset: ``name`` and ``classes`` (split -> class names in manifest order).
         fingerprint: of this run; every shard has the same.
 
+    Returns:
+        The index as it was written.
+
     Raises:
         ConfigError: a shard was made under another fingerprint.
         ShardError: a record is damaged, or some train videos have masks and others none.
@@ -200,7 +180,7 @@ def finish(folder: Path, dataset: Mapping[str, Any], fingerprint: Mapping[str, A
     if not path.exists() or path.read_bytes() != data:
         write_atomically(path, data, kind="index")
     for number in _sidecars(folder):
-        (folder / f"shard-{number:05d}.json").unlink()
+        (folder / sidecar_name(number)).unlink()
         failpoint("sidecars.first_removed")
     sync_folder(folder)
     failpoint("sidecars.removed")

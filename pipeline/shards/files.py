@@ -101,6 +101,13 @@ def explain_os_error(error: OSError, path: Path, needed_bytes: int) -> I2STError
 def read_regular(path: Path, *, max_bytes: int) -> bytes:
     """Return a file's bytes; a link, pipe or device is refused without blocking.
 
+    Args:
+        path: of the file.
+        max_bytes: a larger file is refused unread.
+
+    Returns:
+        The whole content.
+
     Raises:
         ShardError: absent, not a regular file, or larger than ``max_bytes``.
     """
@@ -116,7 +123,13 @@ def read_regular(path: Path, *, max_bytes: int) -> bytes:
 
 
 def open_regular(path: Path) -> int:
-    """Open a regular file for reading and return its descriptor.
+    """Open a regular file for reading.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Its descriptor, which the caller closes.
 
     Raises:
         ShardError: absent, a link, or not a regular file.

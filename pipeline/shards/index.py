@@ -38,6 +38,12 @@ class ShardIndex:
     def load(cls, folder: Path) -> "ShardIndex":
         """Read ``folder/index.json``.
 
+        Args:
+            folder: of the dataset.
+
+        Returns:
+            The index.
+
         Raises:
             ShardError: absent, changed since it was written, or of another format version.
         """
@@ -158,6 +164,11 @@ def require_same_fingerprint(
     folder: Path, recorded: Mapping[str, Any], asked: Mapping[str, Any]
 ) -> None:
     """Refuse to mix features that were made differently.
+
+    Args:
+        folder: for the message.
+        recorded: fingerprint of what is there.
+        asked: fingerprint of this run.
 
     Raises:
         ConfigError: names each key that differs, with both values.

@@ -32,12 +32,15 @@ MASKS = ("mask_bits", "mask_found", "mask_score")
 
 
 def dataset_specs(shape: FeatureShape, *, num_videos: int, num_slots: int) -> dict[str, Spec]:
-    """Return name -> (shape, dtype) of a shard's datasets, in the order they are written.
+    """Describe a shard's datasets.
 
     Args:
         shape: F, L, C and E.
         num_videos: N.
         num_slots: S; 0 leaves the mask datasets out.
+
+    Returns:
+        Dataset name -> (shape, dtype), in the order they are written.
     """
     n, frames = num_videos, shape.num_frames
     specs = {
@@ -59,7 +62,7 @@ def dataset_specs(shape: FeatureShape, *, num_videos: int, num_slots: int) -> di
 
 
 def row_sha256(arrays: Mapping[str, NDArray], row: int, *, with_masks: bool) -> str:
-    """Return the checksum of one video's content.
+    """Compute the checksum of one video's content.
 
     Independent of the shard: names, dtypes, shapes and bytes of the row alone, so a video has the
     same checksum wherever it is stored.
@@ -68,6 +71,9 @@ def row_sha256(arrays: Mapping[str, NDArray], row: int, *, with_masks: bool) -> 
         arrays: the shard's datasets.
         row: index along their first axis.
         with_masks: the row has masks of its own, that is a train row of a shard with masks.
+
+    Returns:
+        64 hexadecimal digits.
     """
     digest = hashlib.sha256()
     for name in (*CONTENT, *(MASKS if with_masks else ())):

@@ -28,6 +28,9 @@ class FolderLock:
     def __enter__(self) -> "FolderLock":
         """Take the lock.
 
+        Returns:
+            This lock.
+
         Raises:
             ConfigError: another process holds it, or the folder cannot be written.
         """

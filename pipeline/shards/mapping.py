@@ -74,6 +74,9 @@ def map_shard(
         shape: F, L, C and E of the dataset.
         verify: compare the file's sha256; once per process and unchanged file.
 
+    Returns:
+        The mapped shard.
+
     Raises:
         ShardError: the file is absent, damaged, of another run, or not plain arrays.
     """

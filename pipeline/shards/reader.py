@@ -101,6 +101,12 @@ class ShardReader:
     def masks(self, rows: ArrayLike) -> MaskRows:
         """Return the masks of train rows, in their order.
 
+        Args:
+            rows: (B,) integers in 0..V-1; all of the train split.
+
+        Returns:
+            Masks with a leading axis B.
+
         Raises:
             ShardError: the dataset has no masks, or a row is of another split: masks depend on
                 the label, so they must not reach val and test.

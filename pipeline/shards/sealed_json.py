@@ -51,7 +51,13 @@ def _value(value: Any) -> str:
 
 
 def load_sealed(path: Path) -> dict[str, Any]:
-    """Return a sealed document.
+    """Read a sealed document.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Its entries.
 
     Raises:
         ShardError: not JSON, of another format version, or changed since it was written.
@@ -99,7 +105,16 @@ def _no_constant(name: str) -> None:
 
 
 def read_table(document: Mapping[str, Any], key: str, row_type: type[Row], path: Path) -> list[Row]:
-    """Return the rows of one table of a document.
+    """Read one table of a document.
+
+    Args:
+        document: from ``load_sealed``.
+        key: the table's name.
+        row_type: NamedTuple of str and int fields.
+        path: for messages.
+
+    Returns:
+        The rows.
 
     Raises:
         ShardError: columns, lengths or types differ from those of ``row_type``.

@@ -1,4 +1,4 @@
-"""Refuses an HDF5 file that is anything but the plain arrays i2st writes, before any array is read.
+"""HDF5 files that are plain arrays: builds them, and refuses any other before an array is read.
 
 HDF5 files can name other files (external storage, links, virtual datasets), run filters and declare
 shapes far beyond their size. None of that is needed here, so none of it is accepted. Only metadata
@@ -12,12 +12,38 @@ from pathlib import Path
 import h5py
 import numpy as np
 from h5py import h5a, h5d, h5l, h5o, h5s, h5t
+from numpy.typing import NDArray
 
 from pipeline.errors import ShardError
 from pipeline.shards import FORMAT_VERSION
 from pipeline.shards.layout import Spec
 
 FORMAT_ATTRIBUTE = "format_version"
+# Pinned, so that the bytes do not follow the installed HDF5's idea of its newest format.
+_LIBVER = ("earliest", "v110")
+_ALIGNMENT = 64
+
+
+def build_image(arrays: Mapping[str, NDArray]) -> bytes:
+    """Return a whole HDF5 file that holds the arrays, contiguous and unfiltered.
+
+    The bytes depend on the arrays and their order alone.
+    """
+    with h5py.File(
+        "shard",
+        "w",
+        driver="core",
+        backing_store=False,
+        libver=_LIBVER,
+        alignment_threshold=_ALIGNMENT,
+        alignment_interval=_ALIGNMENT,
+    ) as file:
+        file.attrs.create(FORMAT_ATTRIBUTE, FORMAT_VERSION, dtype="<i8")
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array)
+        file.flush()
+        image: bytes = file.id.get_file_image()
+    return image
 
 
 class _UnsafeError(Exception):

@@ -44,7 +44,7 @@ def _verify_shard(
     path, class_names = folder / shard_name(record.number), index.class_names
     faults = [(video, _wrong(shard, video, class_names)) for video in videos]
     return [
-        f"{path}, row {video.row}: {', '.join(wrong)} of {video.video_id!r} differ from {INDEX_NAME}"
+        f"{path}, row {video.row}: {', '.join(wrong)} of {video.video_id!r} differ from the index"
         for video, wrong in faults
         if wrong
     ]

@@ -6,17 +6,15 @@ open, or crashes the process. The image is a byte string, and ordinary writes fa
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.manifests import SPLITS, Video
 from pipeline.segmenters import Masks
-from pipeline.shards import FORMAT_VERSION
 from pipeline.shards.failpoints import failpoint
 from pipeline.shards.files import write_atomically
 from pipeline.shards.layout import MAX_ID_BYTES, Spec, dataset_specs, row_sha256
@@ -28,12 +26,8 @@ from pipeline.shards.records import (
     shard_name,
     sidecar_name,
 )
-from pipeline.shards.sealed_json import Table, seal
-from pipeline.shards.structure import FORMAT_ATTRIBUTE
-
-# Pinned, so that the bytes do not follow the installed HDF5's idea of its newest format.
-_LIBVER = ("earliest", "v110")
-_ALIGNMENT = 64
+from pipeline.shards.sidecar import Sidecar
+from pipeline.shards.structure import build_image
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,28 +81,22 @@ class ShardWriter:
             ResourceError: the disk is full; nothing of this shard is left.
             ConfigError: the folder cannot be written.
         """
-        shape = FeatureShape(0, 0, 0, 0)
-        shards: list[ShardRecord] = []
-        videos: list[VideoRow] = []
-        if rows:
-            shape, shard, videos = self._write_shard(number, rows)
-            shards = [shard]
-        sidecar = seal(
-            {
-                "fingerprint": self.fingerprint,
-                "shape": shape._asdict(),
-                "shards": Table(ShardRecord, shards),
-                "videos": Table(VideoRow, videos),
-                "failures": Table(Failure, sorted(failures)),
-            }
+        empty = Sidecar(
+            number=number,
+            fingerprint=self.fingerprint,
+            shape=None,
+            shards=(),
+            videos=(),
+            failures=tuple(sorted(failures)),
         )
-        write_atomically(self.folder / sidecar_name(number), sidecar, kind="sidecar")
+        sidecar = self._write_shard(empty, rows) if rows else empty
+        path = self.folder / sidecar_name(number)
+        write_atomically(path, sidecar.to_bytes(), kind="sidecar")
 
-    def _write_shard(
-        self, number: int, rows: Sequence[VideoFeatures]
-    ) -> tuple[FeatureShape, ShardRecord, list[VideoRow]]:
+    def _write_shard(self, sidecar: Sidecar, rows: Sequence[VideoFeatures]) -> Sidecar:
+        """Write the shard file and return the sidecar with what it holds."""
         failpoint("image.before")
-        rows = sorted(rows, key=lambda row: row.video.video_id)
+        number, rows = sidecar.number, sorted(rows, key=lambda row: row.video.video_id)
         _check_ids([row.video.video_id for row in rows])
         shape, num_slots = _common_shape(rows)
         specs = dataset_specs(shape, num_videos=len(rows), num_slots=num_slots)
@@ -117,8 +105,12 @@ class ShardWriter:
         failpoint("image.built")
         write_atomically(self.folder / shard_name(number), image, kind="shard")
         sha256 = hashlib.sha256(image).hexdigest()
-        videos = [_video_row(number, i, row, arrays) for i, row in enumerate(rows)]
-        return shape, ShardRecord(number, len(rows), num_slots, len(image), sha256), videos
+        return replace(
+            sidecar,
+            shape=shape,
+            shards=(ShardRecord(number, len(rows), num_slots, len(image), sha256),),
+            videos=tuple(_video_row(number, i, row, arrays) for i, row in enumerate(rows)),
+        )
 
     def _fill(self, specs: Mapping[str, Spec], rows: Sequence[VideoFeatures]) -> dict[str, NDArray]:
         arrays = {name: np.zeros(sizes, dtype) for name, (sizes, dtype) in specs.items()}
@@ -183,28 +175,6 @@ def _common_shape(rows: Sequence[VideoFeatures]) -> tuple[FeatureShape, int]:
     num_frames, num_tokens, token_dim = rows[0].tokens.shape
     shape = FeatureShape(num_frames, num_tokens, token_dim, rows[0].frame_embedding.shape[1])
     return shape, max(slots, default=0)
-
-
-def build_image(arrays: Mapping[str, NDArray]) -> bytes:
-    """Return a whole HDF5 file that holds the arrays, contiguous and unfiltered.
-
-    The bytes depend on the arrays and their order alone.
-    """
-    with h5py.File(
-        "shard",
-        "w",
-        driver="core",
-        backing_store=False,
-        libver=_LIBVER,
-        alignment_threshold=_ALIGNMENT,
-        alignment_interval=_ALIGNMENT,
-    ) as file:
-        file.attrs.create(FORMAT_ATTRIBUTE, FORMAT_VERSION, dtype="<i8")
-        for name, array in arrays.items():
-            file.create_dataset(name, data=array)
-        file.flush()
-        image: bytes = file.id.get_file_image()
-    return image
 
 
 def _video_row(number: int, i: int, row: VideoFeatures, arrays: Mapping[str, NDArray]) -> VideoRow:
