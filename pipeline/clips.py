@@ -1,0 +1,106 @@
+"""Which frames form a clip: pure index maths, the same for every decoder and every dataset.
+
+Letters: F frames stored per video, T frames of a clip in an episode (T <= F).
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ConfigError
+
+FrameChooser = Callable[[int], Sequence[int] | NDArray[np.int32]]
+"""Number of frames that really decode, at least 1 -> indices in presentation order."""
+
+FrameRule = Callable[[int, int], NDArray[np.int32]]
+"""(num_frames, count) -> (count,) indices in 0..num_frames-1 that never decrease."""
+
+
+def segment_centres(num_frames: int, count: int) -> NDArray[np.int32]:
+    """Return the frame at the centre of each of ``count`` equal segments of the video.
+
+    Paper: stated as uniform sampling of 8 frames; centres are the deterministic form of the
+    segment sampling of TSN (Wang et al. 2016, arXiv:1608.00859), which the field's codebases use.
+    Segment i covers [i, i + 1) * num_frames / count, so its centre lies at (2 i + 1) * num_frames /
+    (2 count). In integers, since a rounded float would pick another frame on another machine.
+
+    Args:
+        num_frames: frames that decode, at least 1.
+        count: indices wanted, at least 1.
+
+    Returns:
+        (count,) indices that never decrease; they repeat where the video is shorter than ``count``.
+    """
+    _check(num_frames, count)
+    return ((2 * np.arange(count) + 1) * num_frames // (2 * count)).astype(np.int32)
+
+
+def uniform_endpoints(num_frames: int, count: int) -> NDArray[np.int32]:
+    """Return ``count`` frames at equal distances from the first to the last, both included.
+
+    ``np.linspace(0, num_frames - 1, count)`` rounded half up; one index is the middle frame.
+
+    Args:
+        num_frames: frames that decode, at least 1.
+        count: indices wanted, at least 1.
+
+    Returns:
+        (count,) indices that never decrease; they repeat where the video is shorter than ``count``.
+    """
+    _check(num_frames, count)
+    if count == 1:
+        return np.array([(num_frames - 1) // 2], np.int32)
+    gaps = count - 1
+    return ((2 * np.arange(count) * (num_frames - 1) + gaps) // (2 * gaps)).astype(np.int32)
+
+
+FRAME_RULES: dict[str, FrameRule] = {
+    "segment_centres": segment_centres,
+    "uniform_endpoints": uniform_endpoints,
+}
+
+
+def frame_chooser(rule: str, count: int) -> FrameChooser:
+    """Fix rule and count, so that a decoder only has to say how many frames there are.
+
+    Args:
+        rule: a key of `FRAME_RULES`.
+        count: F, frames to store per video.
+
+    Raises:
+        ConfigError: no rule has that name, or ``count`` is below 1.
+    """
+    if rule not in FRAME_RULES:
+        known = ", ".join(FRAME_RULES)
+        raise ConfigError(f"unknown frame rule {rule!r}; known: {known}; pass one of these")
+    if count < 1:
+        raise ConfigError(f"{count} frames per video; at least 1 was needed; raise it")
+    chosen_rule = FRAME_RULES[rule]
+    return lambda num_frames: chosen_rule(num_frames, count)
+
+
+def clip_positions(num_stored: int, num_frames: int) -> NDArray[np.int32]:
+    """Return which of F stored frames make a clip of T: the segment centres among them.
+
+    Args:
+        num_stored: F, frames stored per video.
+        num_frames: T, frames of a clip; at most F, because a clip repeats no frame on purpose.
+
+    Returns:
+        (T,) positions along the stored axis, strictly increasing; all of them when T = F.
+
+    Raises:
+        ConfigError: T is larger than F.
+    """
+    if num_frames > num_stored:
+        raise ConfigError(
+            f"clips of {num_frames} frames were asked for, the shards store {num_stored} a video; "
+            f"lower the number of frames or extract with `--frames {num_frames}`"
+        )
+    return segment_centres(num_stored, num_frames)
+
+
+def _check(num_frames: int, count: int) -> None:
+    if num_frames < 1 or count < 1:
+        raise ValueError(f"num_frames={num_frames} and count={count} must both be at least 1")

@@ -1,0 +1,135 @@
+"""Opens untrusted video files: listed containers only, no playlist, no network, a pixel budget.
+
+FFmpeg guesses the container from the bytes, so a playlist under the name x.mp4 would open the
+addresses in it, and do so while opening. Three locks, each enough by itself: text playlists are
+refused by their first bytes, FFmpeg gets a list of containers that it checks before it reads a
+header, and of its protocols only ``file`` is left.
+"""
+
+import stat
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from pipeline.errors import VideoError
+
+CONTAINERS = (
+    "asf",
+    "avi",
+    "flv",
+    "gif",
+    "h264",
+    "hevc",
+    "ivf",
+    "m4v",
+    "matroska",
+    "mjpeg",
+    "mov",
+    "mpeg",
+    "mpegts",
+    "mpegvideo",
+    "ogg",
+)
+"""FFmpeg's names of the containers read; mov stands for mp4, m4v, 3gp, matroska for webm."""
+
+_PLAYLIST_HEADS = (b"#EXTM3U", b"ffconcat", b"v=0", b"[InternetShortcut]", b"[Reference]", b"<")
+_ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC: cover art
+
+
+def open_video(path: Path, max_pixels: int) -> InputContainer:
+    """Open a local video file for reading.
+
+    Args:
+        path: the file.
+        max_pixels: largest height x width of a frame; a mere claim of more is refused.
+
+    Raises:
+        VideoError: missing, not a plain file, not a listed container, or beyond the budget.
+    """
+    refuse_foreign_file(path)
+    options = {
+        "format_whitelist": ",".join(CONTAINERS),
+        "protocol_whitelist": "file",
+        "max_pixels": str(max_pixels),
+    }
+    try:
+        # Absolute, or FFmpeg would take a name with a colon for a protocol.
+        container = av.open(str(path.absolute()), metadata_errors="ignore", options=options)
+    except (av.FFmpegError, ValueError) as error:
+        raise VideoError(
+            "undecodable",
+            f"{path} does not open ({_reason(error)}); "
+            f"one of the containers {', '.join(CONTAINERS)} was needed; convert or replace it",
+        ) from error
+    try:
+        _check_size(path, video_stream(path, container), max_pixels)
+    except VideoError:
+        container.close()
+        raise
+    return container
+
+
+def video_stream(path: Path, container: InputContainer) -> VideoStream:
+    """Return the first video stream that is not cover art.
+
+    Raises:
+        VideoError: there is none, or FFmpeg has no decoder for it.
+    """
+    # PyAV 14.0 has no disposition; cover art comes behind the video there and is not taken either.
+    streams = [
+        stream
+        for stream in container.streams.video
+        if not int(getattr(stream, "disposition", 0)) & _ATTACHED_PICTURE
+    ]
+    if not streams:
+        raise VideoError(
+            "undecodable",
+            f"{path} holds {len(container.streams)} streams and none is video; "
+            "a video stream was needed; replace the file",
+        )
+    return streams[0]
+
+
+def refuse_foreign_file(path: Path) -> None:
+    """Refuse what must not reach any demuxer: absent files, devices, pipes, playlists.
+
+    Raises:
+        VideoError: the file is one of these, or cannot be read.
+    """
+    try:
+        # Not opened before this is known: opening a named pipe would wait for a writer.
+        is_plain = stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        raise VideoError("missing", f"{path} is not there ({error.strerror})") from error
+    if not is_plain:
+        raise VideoError("undecodable", f"{path} is not a plain file; a video file was needed")
+    try:
+        with path.open("rb") as file:
+            head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except OSError as error:
+        raise VideoError("undecodable", f"{path} cannot be read ({error.strerror})") from error
+    if head.startswith(_PLAYLIST_HEADS):
+        raise VideoError(
+            "undecodable",
+            f"{path} is a playlist or other text, beginning {head[:16]!r}; "
+            "a file that holds its own frames was needed; replace it",
+        )
+
+
+def _check_size(path: Path, stream: VideoStream, max_pixels: int) -> None:
+    context = stream.codec_context
+    if context is None:
+        raise VideoError("undecodable", f"{path} is of a codec unknown to this build of FFmpeg")
+    if context.width * context.height > max_pixels:
+        raise VideoError(
+            "too_large",
+            f"{path} has frames of {context.width}x{context.height} = "
+            f"{context.width * context.height} pixels; at most {max_pixels} are allowed; "
+            "scale it down or raise max_pixels",
+        )
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
