@@ -1,0 +1,92 @@
+"""The models of one extracting process, and the fingerprint of what decides its features."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from pipeline.decoding import get_decoder
+from pipeline.encoders import FrameEncoder, get_encoder
+from pipeline.errors import ConfigError
+from pipeline.extraction_plan import ExtractConfig
+from pipeline.manifests import Manifest, Video
+from pipeline.prompts import PromptTables, prompts_for, prompts_sha256
+from pipeline.segmenters import Segmenter, get_segmenter
+from pipeline.shards import FORMAT_VERSION
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backends:
+    """The models of one process."""
+
+    encoder: FrameEncoder
+    segmenter: Segmenter | None
+
+
+def load_backends(config: ExtractConfig, worker_number: int = 0) -> Backends:
+    """Build the models that the settings name, on this worker's device."""
+    device = _device(config.device, worker_number)
+    return Backends(
+        encoder=get_encoder(
+            config.encoder, device=device, grid=config.grid, weights=config.weights
+        ),
+        segmenter=get_segmenter(config.segmenter, device=device, masks=config.masks),
+    )
+
+
+def fingerprint(
+    config: ExtractConfig,
+    manifest: Manifest,
+    backends: Backends,
+    user_prompts: PromptTables | None = None,
+) -> dict[str, Any]:
+    """JSON values that decide the shards' content; videos done under others count as not done.
+
+    Which videos there are is not among them, so that a folder can grow.
+    """
+    segmenter = backends.segmenter
+    return {
+        "format_version": FORMAT_VERSION,
+        "manifest": {"name": manifest.name, "sha256": manifest.sha256},
+        "decoder": {"name": config.decoder, "version": get_decoder(config.decoder).version()},
+        "frames": {"count": config.frames, "rule": config.frame_rule},
+        "view": {"geometry": config.geometry},
+        "encoder": backends.encoder.fingerprint(),
+        "segmenter": segmenter.fingerprint() if segmenter else None,
+        "prompts": _prompts_fingerprint(manifest, user_prompts) if segmenter else None,
+    }
+
+
+def _prompts_fingerprint(manifest: Manifest, tables: PromptTables | None) -> dict[str, str]:
+    """Hashes of the prompts of every train class, and of what single videos have beside them."""
+    of_classes = (
+        prompts_for(
+            manifest,
+            Video(video_id=name, path="", class_name=name, split="train"),
+            user_table=tables,
+        )
+        for name in manifest.classes.get("train", ())
+    )
+    of_videos = json.dumps(asdict(tables or PromptTables()), sort_keys=True)
+    return {
+        "classes_sha256": prompts_sha256(of_classes),
+        "tables_sha256": hashlib.sha256(of_videos.encode()).hexdigest(),
+    }
+
+
+def _device(name: str, worker_number: int) -> str:
+    """Device of a worker; GPUs take turns over the workers.
+
+    Raises:
+        ConfigError: a GPU is asked for and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name != "cuda":
+        return name
+    num_gpus = torch.cuda.device_count()
+    if num_gpus == 0:
+        raise ConfigError("device 'cuda' has 0 GPUs here; at least 1 was needed; pass --device cpu")
+    return f"cuda:{worker_number % num_gpus}"

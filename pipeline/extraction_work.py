@@ -1,0 +1,262 @@
+"""One chunk of videos -> one shard: decode, view, encode, segment, check, write.
+
+Shape letters: n videos, F stored frames, S side of the view, L grid cells, C features of a token.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.decoding import DecodedClip
+from pipeline.decoding.children import DecodeChildren
+from pipeline.encoders import FrameFeatures, encode_all, finite_frames
+from pipeline.errors import ResourceError, VideoError
+from pipeline.extraction_backends import Backends, load_backends
+from pipeline.extraction_plan import ChunkTask, ExtractConfig
+from pipeline.manifests import Manifest, Video
+from pipeline.prompts import PromptTables, prompts_for
+from pipeline.segmenters import ClipToSegment, Masks, Segmenter
+from pipeline.shards.records import Failure
+from pipeline.shards.writer import ShardWriter, VideoFeatures
+from pipeline.views import square_view
+
+logger = logging.getLogger(__name__)
+
+OnVideo = Callable[[bool], None]
+"""Called after every video, with whether it failed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChunkSettings:
+    """All that a worker needs to know; plain data, so that it can travel to another process."""
+
+    config: ExtractConfig
+    manifest: Manifest
+    fingerprint: Mapping[str, Any]
+    prompts: PromptTables | None = None
+    """The user's prompts and the dataset's placeholders."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChunkResult:
+    """What became of a chunk."""
+
+    number: int
+    num_written: int
+    num_without_masks: int
+    """Train videos in which the segmenter found nothing, or had no mask file."""
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _ViewedClip:
+    """A decoded clip on its way to the encoder; the full frames are kept for the segmenter only."""
+
+    video: Video
+    clip: DecodedClip
+    views: NDArray[np.uint8]
+
+
+@contextmanager
+def open_chunk_worker(
+    settings: ChunkSettings,
+    worker_number: int,
+    *,
+    backends: Backends | None = None,
+    on_video: OnVideo | None = None,
+) -> Iterator["ChunkWorker"]:
+    """Start the decoding children and, unless they are given, build the models."""
+    config = settings.config
+    with DecodeChildren(
+        config.decode_children,
+        decoder=config.decoder,
+        frame_rule=config.frame_rule,
+        num_frames=config.frames,
+        timeout_seconds=config.decode_timeout_seconds,
+        min_decoded_ratio=config.min_decoded_ratio,
+        max_pixels=config.max_pixels,
+    ) as children:
+        yield ChunkWorker(
+            settings, backends or load_backends(config, worker_number), children, on_video
+        )
+
+
+class ChunkWorker:
+    """Turns chunks into shards; a video that cannot be used becomes a `Failure`, not an end."""
+
+    def __init__(
+        self,
+        settings: ChunkSettings,
+        backends: Backends,
+        children: DecodeChildren,
+        on_video: OnVideo | None = None,
+    ) -> None:
+        self._settings = settings
+        self._config = settings.config
+        self._backends = backends
+        self._children = children
+        self._writer = ShardWriter(
+            self._config.out,
+            settings.fingerprint,
+            class_names=settings.manifest.class_names,
+        )
+        self._on_video = on_video or (lambda failed: None)
+        self._batch_frames = settings.config.batch_frames
+
+    def __call__(self, task: ChunkTask) -> ChunkResult:
+        """Extract the chunk's videos and commit them as one shard."""
+        rows: list[VideoFeatures] = []
+        failures: list[Failure] = []
+        for outcome in self._outcomes(task):
+            if isinstance(outcome, Failure):
+                failures.append(outcome)
+            else:
+                rows.append(outcome)
+            self._on_video(isinstance(outcome, Failure))
+        self._writer.write(task.number, rows, failures)
+        return ChunkResult(
+            number=task.number,
+            num_written=len(rows),
+            num_without_masks=sum(
+                row.masks is not None and not row.masks.found.any() for row in rows
+            ),
+            failures=tuple(failures),
+        )
+
+    def _outcomes(self, task: ChunkTask) -> Iterator[VideoFeatures | Failure]:
+        """Outcome of every video of the chunk; frames of several videos share encoder calls."""
+        group: list[_ViewedClip] = []
+        num_grouped = max(1, self._config.batch_frames // self._config.frames)
+        paths = [self._config.videos / video.path for video in task.videos]
+        decoded = self._children.read_many(paths)
+        for video, clip in zip(task.videos, decoded, strict=True):
+            if isinstance(clip, VideoError):
+                yield _failure(video, clip)
+                continue
+            group.append(_ViewedClip(video, clip, self._views(clip)))
+            if len(group) == num_grouped:
+                yield from self._finish(group)
+                group = []
+        yield from self._finish(group)
+
+    def _views(self, clip: DecodedClip) -> NDArray[np.uint8]:
+        return square_view(
+            clip.frames,
+            image_size=self._backends.encoder.image_size,
+            geometry=self._config.geometry,
+        )
+
+    def _finish(self, group: list[_ViewedClip]) -> Iterator[VideoFeatures | Failure]:
+        """Encode and segment a group of clips."""
+        if not group:
+            return
+        features = self._encode(np.concatenate([item.views for item in group]))
+        masks = self._segment(group)
+        num_frames = self._config.frames
+        for position, item in enumerate(group):
+            frames = slice(position * num_frames, (position + 1) * num_frames)
+            own = FrameFeatures(features.tokens[frames], features.embedding[frames])
+            try:
+                yield _row(item, own, masks.get(item.video.video_id))
+            except VideoError as error:
+                yield _failure(item.video, error)
+
+    def _encode(self, views: NDArray[np.uint8]) -> FrameFeatures:
+        """Features of (n * F, S, S, 3) views; a batch that exceeds the GPU's memory is halved."""
+        while True:
+            try:
+                return encode_all(self._backends.encoder, views, self._batch_frames)
+            except torch.cuda.OutOfMemoryError as error:
+                if self._batch_frames == 1:
+                    raise ResourceError(
+                        f"{self._backends.encoder.name} ran out of GPU memory on 1 frame; needed: "
+                        "room for 1; free the GPU or pass --device cpu"
+                    ) from error
+                self._batch_frames //= 2
+                logger.warning("out of GPU memory; batches of %d frames now", self._batch_frames)
+                torch.cuda.empty_cache()
+
+    def _segment(self, group: list[_ViewedClip]) -> dict[str, Masks | VideoError]:
+        """Masks by video id, of train videos alone: masks depend on the label.
+
+        One call takes the whole group. Where it refuses, each clip is asked for by itself, so that
+        one clip's fault stays its own.
+        """
+        segmenter = self._backends.segmenter
+        clips = [self._to_segment(item) for item in group if item.video.split == "train"]
+        if segmenter is None or not clips:
+            return {}
+        try:
+            masks: list[Masks | VideoError] = [*segmenter.segment(clips)]
+        except VideoError:
+            masks = [_segment_one(segmenter, clip) for clip in clips]
+        return {clip.video.video_id: own for clip, own in zip(clips, masks, strict=True)}
+
+    def _to_segment(self, item: _ViewedClip) -> ClipToSegment:
+        return ClipToSegment(
+            video=item.video,
+            frames=item.clip.frames,
+            frame_indices=item.clip.frame_indices,
+            num_frames_decoded=item.clip.num_frames_decoded,
+            prompts=prompts_for(
+                self._settings.manifest, item.video, user_table=self._settings.prompts
+            ),
+        )
+
+
+def _segment_one(segmenter: Segmenter, clip: ClipToSegment) -> Masks | VideoError:
+    try:
+        return segmenter.segment([clip])[0]
+    except VideoError as error:
+        return error
+
+
+def _row(
+    item: _ViewedClip, features: FrameFeatures, masks: Masks | VideoError | None
+) -> VideoFeatures:
+    """Shard row of one video.
+
+    Raises:
+        VideoError: its masks are unusable, or its features are not finite or all the same.
+    """
+    if isinstance(masks, VideoError):
+        raise masks
+    tokens, embedding = features.tokens.numpy(), features.embedding.numpy()
+    if not bool(finite_frames(features).all()):
+        raise VideoError(
+            "nonfinite",
+            f"{item.video.path}: features hold NaN or a value beyond float16; needed: finite "
+            "numbers; check the encoder's weights",
+        )
+    if tokens.min() == tokens.max():
+        raise VideoError(
+            "nonfinite",
+            f"{item.video.path}: every feature is {tokens.flat[0]}; needed: features that differ; "
+            "check the encoder's weights",
+        )
+    return VideoFeatures(
+        video=item.video,
+        tokens=tokens,
+        frame_embedding=embedding,
+        masks=masks,
+        frame_indices=item.clip.frame_indices,
+        num_frames_decoded=item.clip.num_frames_decoded,
+        num_frames_expected=item.clip.num_frames_expected,
+        num_damaged_packets=item.clip.num_damaged_packets,
+    )
+
+
+def _failure(video: Video, error: VideoError) -> Failure:
+    return Failure(
+        video_id=video.video_id,
+        split=video.split,
+        class_name=video.class_name,
+        reason=error.reason,
+        message=str(error),
+    )
