@@ -1,0 +1,225 @@
+"""Published lists that choose among a class's videos: fetched, checked and normalised.
+
+Three forms are in use: ``class/id`` (Xian et al. 2021, CMN), ``split<label>/id`` (HyRSM,
+Something-Something) and ``split<label>//folder/class_folder/file.ext`` (HyRSM, Kinetics).
+Each becomes ``class<TAB>video id``.
+"""
+
+import hashlib
+import os
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ManifestError
+from pipeline.manifest_paths import check_name
+from pipeline.manifest_schema import load_manifest
+from pipeline.manifest_text import MAX_TABLE_BYTES, read_text
+from pipeline.manifest_types import ListSource, Manifest, spelling
+
+RAW_BASE = "https://raw.githubusercontent.com"
+TIMEOUT_SECONDS = 30.0
+MAX_LIST_BYTES = 32_000_000
+_LABELLED = re.compile(r"(?:train|val|test)(\d{1,4})/([^/]+)")
+_LABELLED_PATH = re.compile(
+    r"(?:train|val|test)\d{1,4}//(?:[^/]+/)*([^/]+)/([^/]+)\.(?:mp4|mkv|webm|avi)"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImportedList:
+    """A list that now lies beside the videos."""
+
+    dataset: str
+    edition: str
+    split: str
+    num_videos: int
+    sha256: str
+    """Of the list as published."""
+    source: str
+    """File or address that it came from."""
+    path: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "path": str(self.path)}
+
+
+def import_list(
+    name: str,
+    split: str,
+    source: Path | None,
+    edition: str | None = None,
+    *,
+    destination: Path,
+    base_url: str = RAW_BASE,
+) -> ImportedList:
+    """Read or download one published list, check it, and store it normalised below the videos root.
+
+    Args:
+        name: dataset, e.g. ``kinetics100``.
+        split: train, val or test.
+        source: the list as published; None to download it from its recorded source.
+        edition: which edition of the list; None for the one that ``name`` says.
+        destination: the videos root; the list goes to ``lists/<dataset>-<split>.tsv`` below it.
+        base_url: where GitHub's raw files are served.
+
+    Raises:
+        ManifestError: the dataset has no such list, the list cannot be read or fetched, or its
+            content differs from what was recorded; nothing is stored then.
+    """
+    manifest = load_manifest(name, edition=edition)
+    record = _record(manifest, split)
+    url = record.url(base_url)
+    what = str(source) if source is not None else url
+    content = _read(source) if source is not None else _download(url)
+    _check_sha256(content, record, what=what, wanted=f"{manifest.name} {split}")
+    rows = normalise_list(content.decode("utf-8", "replace").splitlines(), split, manifest)
+    table = "".join(f"{class_name}\t{video_id}\n" for class_name, video_id in rows)
+    path = list_path(manifest, split, destination)
+    _write(path, table)
+    return ImportedList(
+        dataset=manifest.name,
+        edition=manifest.edition,
+        split=split,
+        num_videos=len(rows),
+        sha256=record.sha256,
+        source=what,
+        path=path,
+    )
+
+
+def normalise_list(lines: list[str], split: str, manifest: Manifest) -> list[tuple[str, str]]:
+    """Class and video id of each line of a published list, in its order.
+
+    Args:
+        lines: the list as published, in any of the three forms.
+        split: the split that the list is for.
+        manifest: tells class names, and the order that label numbers count in.
+
+    Raises:
+        ManifestError: a line has none of the forms, names an unknown class, or an id occurs twice.
+    """
+    by_spelling = {spelling(name): name for name in manifest.classes[split]}
+    labels = manifest.labels.get(split, ())
+    rows: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        class_name, video_id = _parse(line, by_spelling, labels)
+        if not class_name:
+            raise ManifestError(
+                f"line {number} of the list, {line!a:.100}, names no {split} class of "
+                f"{manifest.name}; a published list is needed; pass another file"
+            )
+        if video_id in rows:
+            raise ManifestError(
+                f"line {number} of the list repeats video {video_id!a:.100}; "
+                "ids occur once; pass another file"
+            )
+        rows[check_name(video_id, what=f"video id in line {number}")] = class_name
+    return [(class_name, video_id) for video_id, class_name in rows.items()]
+
+
+def list_path(manifest: Manifest, split: str, root: Path) -> Path:
+    """Where the normalised list of a split lies below the videos root."""
+    return root / "lists" / f"{manifest.name}-{split}.tsv"
+
+
+def read_imported(manifest: Manifest, root: Path) -> dict[str, tuple[str, str]]:
+    """Video id -> (class name, split) of a dataset whose lists choose its videos.
+
+    Args:
+        manifest: such a dataset.
+        root: the videos root.
+
+    Raises:
+        ManifestError: a list was not imported yet, or was changed since.
+    """
+    chosen = {}
+    for split, record in manifest.sources.items():
+        path = list_path(manifest, split, root)
+        hint = f"run `i2st manifest import {manifest.name}`"
+        if not path.is_file():
+            raise ManifestError(
+                f"{path} is absent; {manifest.name} takes only the {record.lines} {split} videos "
+                f"of a published list; {hint}"
+            )
+        text = read_text(path, max_bytes=MAX_TABLE_BYTES)
+        if hashlib.sha256(text.encode()).hexdigest() != record.table_sha256:
+            raise ManifestError(
+                f"{path} was changed since its import; {hint} again, or pass a table of your own"
+            )
+        for line in text.splitlines():
+            class_name, video_id = line.split("\t")
+            chosen[video_id] = (class_name, split)
+    return chosen
+
+
+def _parse(line: str, by_spelling: Mapping[str, str], labels: tuple[str, ...]) -> tuple[str, str]:
+    if match := _LABELLED_PATH.fullmatch(line):
+        return by_spelling.get(spelling(match[1]), ""), match[2]
+    if match := _LABELLED.fullmatch(line):
+        label = int(match[1])
+        return labels[label] if label < len(labels) else "", match[2]
+    folder, _, video_id = line.partition("/")
+    return by_spelling.get(spelling(folder), ""), video_id
+
+
+def _record(manifest: Manifest, split: str) -> ListSource:
+    if not manifest.edition:
+        raise ManifestError(
+            f"{manifest.name} takes all videos of its classes; it has no list to import; "
+            "run `i2st extract`"
+        )
+    if split not in manifest.sources:
+        raise ManifestError(
+            f"{manifest.name} has no split {split!a:.40}; "
+            f"known: {', '.join(manifest.sources)}; pass one of these"
+        )
+    return manifest.sources[split]
+
+
+def _read(source: Path) -> bytes:
+    read_text(source, max_bytes=MAX_LIST_BYTES)  # refuses pipes, huge files and other encodings
+    return source.read_bytes()
+
+
+def _download(url: str) -> bytes:
+    by_hand = "download it by hand and pass it with --file"
+    quoted = urllib.parse.quote(url, safe=":/%@")
+    try:
+        with urllib.request.urlopen(quoted, timeout=TIMEOUT_SECONDS) as reply:
+            content: bytes = reply.read(MAX_LIST_BYTES + 1)
+    except (OSError, ValueError) as fault:
+        reason = getattr(fault, "reason", None) or fault
+        raise ManifestError(f"{url} cannot be fetched ({str(reason)!a:.120}); {by_hand}") from fault
+    if len(content) > MAX_LIST_BYTES:
+        raise ManifestError(f"{url} is larger than {MAX_LIST_BYTES} bytes; {by_hand}")
+    return content
+
+
+def _check_sha256(content: bytes, record: ListSource, *, what: str, wanted: str) -> None:
+    found, lines = hashlib.sha256(content).hexdigest(), len(content.splitlines())
+    if (found, lines) != (record.sha256, record.lines):
+        raise ManifestError(
+            f"{what} has {lines} lines and sha256 {found[:12]}; {wanted} needs {record.lines} "
+            f"lines and {record.sha256[:12]}; download {record.url()} by hand and pass it unchanged "
+            "with --file"
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
