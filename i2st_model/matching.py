@@ -44,7 +44,7 @@ def bi_mhm(query: Tensor, prototypes: Tensor) -> Tensor:
     """Bidirectional mean Hausdorff distance between sequences of frames.
 
     Each frame goes to the nearest frame of the other clip, in both directions (HyRSM, Wang et al.
-    2022, arXiv:2204.13423, Eq. 6). Their code sums over frames; here each direction is a mean, so
+    2022, arXiv:2204.13423). Their code sums over frames; here each direction is a mean, so
     that the number of frames does not change the temperature. Paper: inferred from HyRSM, MoLo.
 
     Args:
@@ -62,7 +62,7 @@ def bi_mhm(query: Tensor, prototypes: Tensor) -> Tensor:
 def otam(query: Tensor, prototypes: Tensor, *, temperature: float = 0.5) -> Tensor:
     """Ordered temporal alignment of frames, soft minimum over paths, both directions.
 
-    Cao et al. 2020 (arXiv:1906.11415), Sec. 3.3: a path may start and end anywhere in the second
+    Cao et al. 2020 (arXiv:1906.11415): a path may start and end anywhere in the second
     clip; in between it moves to the next frame of the second clip, with or without the next of
     the first. As in the field's released code the two directions are added. Divided by T,
     which theirs is not, so that the number of frames does not change the temperature.

@@ -3,12 +3,15 @@
 Shape letters: B clips, E episodes, Q query clips, N way, K shot, T frames.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pipeline.registry import find_builder, known_names
+
+if TYPE_CHECKING:  # listing the methods shall not import torch
+    from torch import Tensor
 
 Features = Literal["tokens", "frame_embedding"]
 GROUP = "i2st.methods"

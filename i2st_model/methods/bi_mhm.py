@@ -15,7 +15,7 @@ class BiMhm(CentredMethod):
     """HyRSM's set matching without its trained relation module.
 
     Wang et al., "Hybrid relation guided set matching for few-shot action recognition", CVPR 2022,
-    arXiv:2204.13423: only the matching of Sec. 3.3, on centred frame embeddings; shots are averaged
+    arXiv:2204.13423: only its matching, on centred frame embeddings; shots are averaged
     frame by frame before matching (as MoLo does, HyRSM averages distances). Nothing is trained.
     """
 

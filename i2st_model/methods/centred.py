@@ -3,9 +3,9 @@
 Shape letters: B clips, T frames, D embedding channels.
 """
 
-from typing import Literal
-
 from torch import Tensor
+
+from i2st_model.methods import Features
 
 
 class CentredMethod:
@@ -15,7 +15,7 @@ class CentredMethod:
     points at 1-shot on JHMDB-21.
     """
 
-    needs: Literal["frame_embedding"] = "frame_embedding"
+    needs: Features = "frame_embedding"
 
     def __init__(self, *, centre: bool = True) -> None:
         self.centre = centre

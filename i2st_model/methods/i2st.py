@@ -5,11 +5,11 @@ L grid cells, C token channels, D features.
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from i2st_model.methods import Features
 from i2st_model.network import I2STNetwork
 
 
@@ -21,7 +21,7 @@ class I2st:
     """
 
     name = "i2st"
-    needs: Literal["tokens"] = "tokens"
+    needs: Features = "tokens"
 
     def __init__(self, *, network: I2STNetwork) -> None:
         self.network = network.eval()

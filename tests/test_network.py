@@ -1,0 +1,380 @@
+"""The composed network: step 0, switches, stem, one description per clip, gradients."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from i2st_model import matching
+from i2st_model.config import PRESETS, NetworkConfig, network_config, preset, with_settings
+from i2st_model.losses import base_class_loss, episode_loss, mask_loss
+from i2st_model.network import build_network
+from i2st_model.stem import Stem
+from pipeline.errors import ConfigError
+
+B, T, L, C = 6, 4, 9, 12
+
+
+def tiny(name="i2st", **settings):
+    defaults = {"token_dim": C, "grid": 3, "dim": 8, "heads": 2, "mask_width": 8, "pca_dim": 10}
+    return preset(name, **{**defaults, "num_instances": 2, "compound_tokens": 3, **settings})
+
+
+def built(name="i2st", **settings):
+    network = build_network(tiny(name, **settings))
+    network.fit_stem(torch.randn(50, C) @ torch.randn(C, C) + 3)
+    return network
+
+
+def awake(name="i2st", **settings):
+    """A network in test mode whose zero-initialised outputs have values, as after training."""
+    network = built(name, **settings)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return network.double().eval()
+
+
+def episodes(descriptors, way=2, shot=2):
+    """Two episodes over six clips: clips 0..3 as support, the last two as queries."""
+    support = torch.tensor([[[0, 1], [2, 3]], [[2, 3], [0, 1]]])[:, :way, :shot]
+    query = torch.tensor([[4, 5, 0], [5, 4, 1]])
+    gathered = [
+        {name: value[rows] for name, value in descriptors.items()} for rows in (query, support)
+    ]
+    return gathered[0], gathered[1]
+
+
+SWITCHES = [
+    {"instances": "masked_pool", "pooled_masks": "each"},
+    {"instances": "masked_attention"},
+    {"instances": "masked_attention", "pooled_masks": "each"},
+    {"instances": "queries"},
+    {"instances": "queries", "num_instances": 1, "perception_layers": 1},
+    {"instances": "autodecoder"},
+    {"instances": "none"},
+    {"spatial_temporal_pairs": 0},
+    {"spatial_temporal_pairs": 2},
+    {"spatial_temporal_pairs": 3, "attention_order": "temporal_first"},
+    {"attention_scope": "cross"},
+    {"attention_scope": "cross", "spatial_temporal_pairs": 2, "instances": "queries"},
+    {"global_fusion": "mean"},
+    {"global_matching": "otam"},
+    {"global_matching": "compound"},
+    {"global_matching": "compound", "global_fusion": "mean"},
+    {"global_weight": 0.0},
+    {"global_weight": 1.0},
+    {"global_when": "training"},
+    {"global_when": "test"},
+    {"prototypes": "after_matching"},
+    {"cross_video": "inter_relation"},
+    {
+        "cross_video": "inter_relation",
+        "prototypes": "after_matching",
+        "global_matching": "compound",
+    },
+    {"positions": "none"},
+    {"descriptor_norm": "none"},
+    {"centre": False, "scale": 0.0},
+    {"dim": 16, "heads": 4},
+    {"base_classes": 0},
+    {"dropout": 0.0, "channel_dropout": 0.0},
+]
+
+
+@pytest.mark.parametrize("settings", [{}, *SWITCHES], ids=str)
+def test_network_trains_and_tests_under_every_switch(settings):
+    network = built(**{"base_classes": 3, **settings}).train()
+    config = network.config
+    encoded = network(torch.randn(B, T, L, C) + 3)
+    logits = network.logits(*episodes(encoded.descriptors))
+    loss = episode_loss(logits, torch.tensor([[0, 1, 1], [1, 0, 0]]))
+    if config.base_classes:
+        loss = loss + base_class_loss(encoded.base_logits, torch.tensor([0, 1, 2] * 2))
+    if config.instances != "none":
+        target = torch.rand(B, T, config.mask_side, config.mask_side)
+        loss = loss + mask_loss(encoded.mask_logits, target, torch.ones(B, T).bool())
+    loss.backward()
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    assert network.projection.weight.grad.abs().max() > 0
+    described = network.describe(torch.randn(B, T, L, C) + 3)
+    assert described["local"].shape == (B, T, config.dim)
+    assert described["global"].shape == (B, config.num_global_tokens, config.dim)
+    assert network.training
+    assert network.eval().logits(*episodes(described)).shape == (2, 3, 2)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_build_and_describe(name):
+    network = build_network(preset(name, token_dim=C, grid=3))
+    assert network.describe(torch.randn(2, T, L, C))["local"].shape == (2, T, network.config.dim)
+
+
+def projected(network, tokens):
+    return network.projection(network.stem(tokens).mean(dim=2))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"instances": "none"},
+        {"instances": "queries", "instance_init": 0.0},
+        {"instances": "autodecoder", "instance_init": 0.0, "spatial_temporal_pairs": 2},
+        # Under a mask of equal weights the instance is the mean token, and cosines ignore the 1.5.
+        {"instances": "masked_pool", "mask_floor": 1.0},
+        {"instances": "masked_attention", "mask_floor": 1.0, "attention_order": "temporal_first"},
+    ],
+    ids=str,
+)
+def test_step_0_is_bi_mhm_on_the_projected_centred_tokens(settings):
+    network = built(global_weight=0.0, descriptor_norm="none", **settings).double().eval()
+    tokens = torch.randn(B, T, L, C, dtype=torch.float64) + 3
+    query, support = episodes(network.describe(tokens))
+    frames_query, frames_support = episodes({"frames": projected(network, tokens)})
+    expected = matching.bi_mhm(frames_query["frames"], frames_support["frames"].mean(dim=2))
+    torch.testing.assert_close(network.logits(query, support), -8 * expected)
+
+
+def test_step_0_under_layer_normalisation_is_bi_mhm_on_the_normalised_tokens():
+    network = built(global_weight=0.0, instances="none").double().eval()
+    tokens = torch.randn(B, T, L, C, dtype=torch.float64) + 3
+    query, support = episodes(network.describe(tokens))
+    frames = projected(network, tokens)
+    frames = frames - frames.mean(-1, keepdim=True)
+    frames = frames / (frames.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    frames_query, frames_support = episodes({"frames": frames})
+    expected = matching.bi_mhm(frames_query["frames"], frames_support["frames"].mean(dim=2))
+    torch.testing.assert_close(network.logits(query, support), -8 * expected)
+
+
+def test_linear_preset_projects_the_mean_token_of_each_frame():
+    network = awake("linear")
+    tokens = torch.randn(B, T, L, C, dtype=torch.float64)
+    expected = network.head.norm(network.projection(network.stem(tokens)).mean(dim=2))
+    torch.testing.assert_close(network.describe(tokens)["local"], expected)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"instances": "queries"}, {"global_matching": "compound"}]
+)
+def test_describe_is_independent_of_batch_mates_and_repeatable(settings):
+    network = awake(**settings)
+    tokens = torch.randn(B, T, L, C, dtype=torch.float64)
+    together = network.describe(tokens)
+    for name, value in network.describe(tokens).items():
+        assert torch.equal(value, together[name])
+    for row in range(B):
+        for name, value in network.describe(tokens[row : row + 1]).items():
+            torch.testing.assert_close(value[0], together[name][row], atol=1e-12, rtol=1e-12)
+
+
+def test_encode_is_random_in_training_and_not_at_test():
+    network = built(dropout=0.0).train()
+    stem_tokens = network.stem(torch.randn(B, T, L, C))
+    assert not torch.equal(network.encode(stem_tokens).local, network.encode(stem_tokens).local)
+    network.eval()
+    assert torch.equal(network.encode(stem_tokens).local, network.encode(stem_tokens).local)
+
+
+def test_channel_dropout_drops_whole_channels_of_a_clip():
+    network = built(channel_dropout=0.5).train()
+    dropped = network._drop_channels(torch.ones(4, T, L, 10))
+    for clip in dropped:
+        for channel in range(10):
+            values = clip[..., channel].unique()
+            assert len(values) == 1
+            assert values.item() in (0.0, 2.0)
+    assert (dropped[0, 0, 0] != dropped[1, 0, 0]).any()
+
+
+@pytest.mark.parametrize("settings", [{}, {"prototypes": "after_matching"}])
+@pytest.mark.parametrize("kind", ["pooled", "otam", "compound"])
+def test_logits_match_a_loop_over_episodes(kind, settings):
+    network = awake(global_matching=kind, **settings)
+    query, support = episodes(network.describe(torch.randn(B, T, L, C, dtype=torch.float64)))
+    found = network.logits(query, support)
+    for e in range(2):
+        for q in range(3):
+            for n in range(2):
+                shots = {name: value[e, n] for name, value in support.items()}
+                if network.config.prototypes == "before_matching":
+                    shots = {name: value.mean(0, keepdim=True) for name, value in shots.items()}
+                clip = {name: value[e, q] for name, value in query.items()}
+                total = 0.0
+                for k in range(len(shots["local"])):
+                    total += 0.7 * pair(matching.bi_mhm, clip["local"], shots["local"][k])
+                    total += 0.3 * global_pair(kind, clip, {m: v[k] for m, v in shots.items()})
+                expected = -8 * total / len(shots["local"])
+                assert found[e, q, n].item() == pytest.approx(expected, abs=1e-10)
+
+
+def pair(distance, first, second):
+    return distance(first[None, None], second[None, None]).item()
+
+
+def global_pair(kind, clip, prototype):
+    if kind == "otam":
+        return pair(matching.otam, clip["local"], prototype["local"])
+    cosines = torch.cosine_similarity(clip["global"], prototype["global"], dim=-1)
+    return (2 * (1 - cosines)).mean().item()
+
+
+@pytest.mark.parametrize("cross_video", ["none", "inter_relation"])
+def test_logits_permute_with_classes_and_ignore_the_order_of_shots(cross_video):
+    network = awake(cross_video=cross_video)
+    query, support = episodes(network.describe(torch.randn(B, T, L, C, dtype=torch.float64)))
+    expected = network.logits(query, support).flip(2)
+    turned = {name: value.flip(1).flip(2) for name, value in support.items()}
+    torch.testing.assert_close(network.logits(query, turned), expected)
+
+
+def test_inter_relation_scores_a_query_by_its_episode_and_not_by_other_queries():
+    network = awake(cross_video="inter_relation")
+    query, support = episodes(network.describe(torch.randn(B, T, L, C, dtype=torch.float64)))
+    found = network.logits(query, support)
+    first = {name: value[:, :1] for name, value in query.items()}
+    torch.testing.assert_close(network.logits(first, support), found[:, :1])
+    # The other class of the episode changes a class's score, which plain matching cannot do.
+    other = {name: value.clone() for name, value in support.items()}
+    for value in other.values():
+        value[:, 1] += torch.randn_like(value[:, 1])
+    moved = (network.logits(query, other) - found)[..., 0].abs().max()
+    assert moved > 1e-6
+    plain = awake()
+    moved = (plain.logits(query, other) - plain.logits(query, support))[..., 0].abs().max()
+    assert moved == 0
+
+
+def test_inter_relation_starts_as_plain_matching():
+    network = built(cross_video="inter_relation").eval()
+    plain = build_network(with_settings(network.config, cross_video="none")).eval()
+    query, support = episodes(network.describe(torch.randn(B, T, L, C)))
+    torch.testing.assert_close(network.logits(query, support), plain.logits(query, support))
+
+
+@pytest.mark.parametrize(("when", "weights"), [("training", (0.3, 0.0)), ("test", (0.0, 0.3))])
+def test_global_weight_applies_only_when_told(when, weights):
+    network = awake(global_when=when)
+    always = {w: awake_like(network, w) for w in set(weights)}
+    query, support = episodes(network.describe(torch.randn(B, T, L, C, dtype=torch.float64)))
+    for mode, weight in zip((True, False), weights, strict=True):
+        expected = always[weight].logits(query, support)
+        torch.testing.assert_close(network.train(mode).logits(query, support), expected)
+
+
+def awake_like(network, weight):
+    config = with_settings(network.config, global_when="always", global_weight=weight)
+    return build_network(config).double()
+
+
+def test_masks_are_made_in_training_and_on_request_only():
+    network = built()
+    stem_tokens = network.stem(torch.randn(B, T, L, C))
+    assert network.train().encode(stem_tokens).mask_logits.shape == (B, T, 12, 12)
+    assert network.eval().encode(stem_tokens).mask_logits is None
+    assert network.encode(stem_tokens, with_masks=True).mask_logits.shape == (B, T, 12, 12)
+
+
+def test_state_of_a_network_makes_another_equal():
+    network, other = awake(), build_network(tiny()).double().eval()
+    other.load_state_dict(network.state_dict())
+    tokens = torch.randn(B, T, L, C, dtype=torch.float64)
+    assert torch.equal(network.describe(tokens)["local"], other.describe(tokens)["local"])
+    assert other.stem.fitted
+
+
+def test_fast_and_slow_parameters_are_all_parameters_once():
+    network = built(base_classes=3)
+    fast, slow = network.fast_parameters(), network.slow_parameters()
+    assert len(fast) + len(slow) == len(list(network.parameters()))
+    assert {id(p) for p in fast}.isdisjoint(id(p) for p in slow)
+    expected = [*network.projection.parameters(), *network.perception.decoder.parameters()]
+    assert {id(p) for p in fast} == {id(p) for p in expected}
+
+
+def test_projection_starts_as_the_leading_components():
+    network = built(pca_dim=10, dim=8)
+    stem_tokens = torch.randn(3, 10)
+    assert torch.equal(network.projection(stem_tokens), stem_tokens[:, :8])
+    wide = built(pca_dim=6, dim=8)
+    assert torch.equal(wide.projection(stem_tokens[:, :6])[:, :6], stem_tokens[:, :6])
+
+
+def test_encode_refuses_tokens_of_another_grid():
+    with pytest.raises(ValueError, match=r"\(2, 4, 16, 10\).*\(B, T, 9, 10\)"):
+        built().encode(torch.randn(2, T, 16, 10))
+
+
+def test_stem_centres_and_keeps_the_largest_variances_in_order():
+    scales = torch.tensor([1.0, 9, 3, 5])
+    sample = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(2)) * scales + 7
+    stem = Stem(preset("i2st", token_dim=4, grid=1, pca_dim=3))
+    stem.fit(sample)
+    outputs = stem(sample)
+    assert outputs.mean(dim=0).abs().max() < 1e-4
+    assert outputs.square().mean().item() == pytest.approx(1, abs=1e-4)
+    kept = outputs.std(dim=0)
+    assert (kept / kept[0]).tolist() == pytest.approx([1, 5 / 9, 3 / 9], abs=0.02)
+    covariance = outputs.T @ outputs / len(outputs)
+    assert (covariance - covariance.diag().diag()).abs().max() < 1e-3
+
+
+def test_stem_without_scale_or_centre_is_a_rotation():
+    config = preset("i2st", token_dim=4, grid=1, pca_dim=4, scale=0.0, centre=False)
+    stem = Stem(config)
+    sample = torch.randn(100, 4) + 7
+    stem.fit(sample)
+    torch.testing.assert_close(stem(sample).norm(dim=1), sample.norm(dim=1), atol=1e-4, rtol=1e-5)
+
+
+def test_stem_does_not_depend_on_the_sign_of_the_sample_order():
+    sample = torch.randn(60, 2, C)
+    first, second = Stem(tiny()), Stem(tiny())
+    first.fit(sample)
+    second.fit(sample.flip(0))
+    torch.testing.assert_close(first.components, second.components, atol=1e-4, rtol=1e-4)
+
+
+def test_stem_takes_half_precision_tokens():
+    stem = built().stem
+    tokens = torch.randn(2, T, L, C).half()
+    assert torch.equal(stem(tokens), stem(tokens.float()))
+    assert stem(tokens).dtype == torch.float32
+
+
+def test_stem_refuses_a_sample_of_another_width():
+    with pytest.raises(ValueError, match=r"\(5, 7\).*12 channels"):
+        Stem(tiny()).fit(torch.randn(5, 7))
+
+
+def test_config_returns_from_its_dictionary():
+    config = tiny("linear", base_classes=4)
+    assert network_config(config.to_dict()) == config
+    assert set(config.to_dict()) == {field.name for field in dataclasses.fields(NetworkConfig)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"instances": "boxes"}, "instances='boxes' is unknown; one of masked_pool, "),
+        ({"spatial_temporal_pairs": 4}, "spatial_temporal_pairs=4 is out of range; 0 to 3"),
+        ({"global_weight": 1.5}, "global_weight=1.5 is out of range; 0 to 1"),
+        ({"global_weight": math.nan}, "global_weight=nan is out of range"),
+        ({"dim": 30, "heads": 8}, "dim=30 with heads=8"),
+        ({"instances": "none", "attention_scope": "cross"}, "use attention_scope='joint'"),
+        ({"colour": 1}, "unknown network setting 'colour'"),
+    ],
+)
+def test_config_refuses_what_cannot_be_built(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        tiny(**settings)
+
+
+def test_config_names_what_is_absent_and_what_is_known():
+    with pytest.raises(ConfigError, match="'grid' is absent"):
+        network_config({"token_dim": 4})
+    with pytest.raises(ConfigError, match="unknown preset 'best'; known: i2st, linear"):
+        preset("best", token_dim=4, grid=1)
