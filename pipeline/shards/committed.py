@@ -14,7 +14,8 @@ from typing import Any
 from pipeline.errors import ShardError
 from pipeline.shards.failpoints import failpoint
 from pipeline.shards.files import sync_folder, write_atomically
-from pipeline.shards.index import INDEX_NAME, ShardIndex, require_same_fingerprint
+from pipeline.shards.fingerprint import require_same_fingerprint
+from pipeline.shards.index import INDEX_NAME, ShardIndex
 from pipeline.shards.records import (
     Failure,
     FeatureShape,

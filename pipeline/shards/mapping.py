@@ -6,6 +6,7 @@ The map, not h5py, serves the reads: it is several times faster for rows that ar
 import mmap
 import os
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,12 @@ from pipeline.shards.layout import dataset_specs
 from pipeline.shards.records import FeatureShape, ShardRecord, shard_name
 from pipeline.shards.structure import dataset_offsets
 
-_Identity = tuple[int, int, int, int]
+_SETTLED_SECONDS = 2.0
+"""A file younger than this may change again within one tick of its clock, unnoticed."""
 
-_verified: dict[_Identity, str] = {}
-"""sha256 of files that were hashed in this process; a changed file has another identity."""
-_offsets: dict[tuple[_Identity, FeatureShape, int, int], dict[str, int]] = {}
+_Key = tuple[int, int, int, int, int, ShardRecord, FeatureShape, bool]
+_checked: dict[_Key, dict[str, int]] = {}
+"""Files that passed in this process -> offsets of datasets; a changed file has another key."""
 _lock = threading.Lock()
 
 
@@ -81,16 +83,21 @@ def map_shard(
         ShardError: the file is absent, damaged, of another run, or not plain arrays.
     """
     path = Path(folder) / shard_name(record.number)
+    specs = dataset_specs(shape, num_videos=record.num_videos, num_slots=record.num_slots)
     descriptor = open_regular(path)
     try:
-        identity = _check_content(descriptor, path, record, verify)
-        specs = dataset_specs(shape, num_videos=record.num_videos, num_slots=record.num_slots)
-        key = (identity, shape, record.num_videos, record.num_slots)
-        if key not in _offsets:
-            # libhdf5 is not safe to enter from two threads through its Python file driver.
+        status = os.fstat(descriptor)
+        times = (status.st_mtime_ns, status.st_ctime_ns)
+        key = (status.st_dev, status.st_ino, status.st_size, *times, record, shape, verify)
+        if key not in _checked:
+            _check_content(descriptor, path, record, verify)
+            # libhdf5 is not safe to enter from two threads through a Python file.
             with _lock:
-                _offsets[key] = dataset_offsets(descriptor, path, specs)
-        starts = _offsets[key]
+                starts = dataset_offsets(descriptor, path, specs)
+            if time.time() - status.st_ctime > _SETTLED_SECONDS:
+                _checked[key] = starts
+        else:
+            starts = _checked[key]
         memory = mmap.mmap(descriptor, record.size_bytes, access=mmap.ACCESS_READ)
     finally:
         os.close(descriptor)
@@ -101,26 +108,20 @@ def map_shard(
     return MappedShard(arrays, memory, starts)
 
 
-def _check_content(descriptor: int, path: Path, record: ShardRecord, verify: bool) -> _Identity:
-    status = os.fstat(descriptor)
-    if status.st_size != record.size_bytes:
+def _check_content(descriptor: int, path: Path, record: ShardRecord, verify: bool) -> None:
+    size_bytes = os.fstat(descriptor).st_size
+    if size_bytes != record.size_bytes:
         raise ShardError(
-            f"{path} has {status.st_size} bytes; {record.size_bytes} were committed; "
+            f"{path} has {size_bytes} bytes; {record.size_bytes} were committed; "
             "delete it and run `i2st extract` again"
         )
-    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    if verify and _verified.get(identity) != record.sha256:
-        sha256 = sha256_of(descriptor)
-        if sha256 != record.sha256:
-            raise ShardError(
-                f"{path} has sha256 {sha256[:12]}..; {record.sha256[:12]}.. was committed; "
-                "delete it and run `i2st extract` again"
-            )
-        _verified[identity] = sha256
-    return identity
+    if verify and (sha256 := sha256_of(descriptor)) != record.sha256:
+        raise ShardError(
+            f"{path} has sha256 {sha256[:12]}..; {record.sha256[:12]}.. was committed; "
+            "delete it and run `i2st extract` again"
+        )
 
 
-def forget_verified() -> None:
-    """Make the next use of every shard hash it again."""
-    _verified.clear()
-    _offsets.clear()
+def forget_checked() -> None:
+    """Make the next use of every shard check it again."""
+    _checked.clear()

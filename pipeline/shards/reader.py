@@ -165,7 +165,9 @@ class ShardReader:
         new = [number for number in numbers if number not in self._checked]
         if len(new) > 1:
             with ThreadPoolExecutor(_MAX_THREADS) as pool:
-                list(pool.map(self._map, new))
+                for number, shard in zip(new, pool.map(self._map, new), strict=True):
+                    if len(self._open) < _MAX_OPEN:
+                        self._open[number] = shard
         self._checked.update(new)
 
     def _map(self, number: int) -> MappedShard:

@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.errors import ShardError
 from pipeline.shards.index import INDEX_NAME, ShardIndex
 from pipeline.shards.layout import row_sha256
-from pipeline.shards.mapping import MappedShard, forget_verified, map_shard
+from pipeline.shards.mapping import MappedShard, forget_checked, map_shard
 from pipeline.shards.records import ShardRecord, VideoRow, dataset_digest, shard_name
 
 
@@ -18,7 +18,7 @@ def verify(folder: Path) -> list[str]:
     damaged shard does not hide another.
     """
     folder = Path(folder)
-    forget_verified()
+    forget_checked()
     try:
         index = ShardIndex.load(folder)
     except ShardError as error:

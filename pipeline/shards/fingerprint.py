@@ -1,0 +1,44 @@
+"""Fingerprints: JSON values that decided the features, and how two of them differ."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError
+
+
+def require_same_fingerprint(
+    folder: Path, recorded: Mapping[str, Any], asked: Mapping[str, Any]
+) -> None:
+    """Refuse to mix features that were made differently.
+
+    Args:
+        folder: for the message.
+        recorded: fingerprint of what is there.
+        asked: fingerprint of this run.
+
+    Raises:
+        ConfigError: names each key that differs, with both values.
+    """
+    there, here = _flatten(recorded), _flatten(json.loads(json.dumps(asked)))
+    differing = [
+        f"{key} {there.get(key, 'absent')!r:.80} there and {here.get(key, 'absent')!r:.80} here"
+        for key in sorted({*there, *here})
+        if key not in there or key not in here or there[key] != here[key]
+    ]
+    if differing:
+        raise ConfigError(
+            f"{folder} was extracted with other settings: {', '.join(differing)}; "
+            "the same settings were needed; use them, or pass another --out"
+        )
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
