@@ -98,6 +98,9 @@ def check_videos(
         root: the videos root.
         videos: the videos of a table; None to look for the manifest's.
 
+    Returns:
+        Counts per class and split, and what is missing or extra.
+
     Raises:
         ManifestError: as ``find_videos``.
     """
@@ -190,6 +193,6 @@ def _extra_folders(manifest: Manifest, real_root: Path) -> tuple[str, ...]:
     if "<class>" not in manifest.layout:
         return ()
     find = class_of_folder(manifest)
-    known = {*manifest.subfolders, "lists"}
+    known = {*manifest.subfolders, "lists", "labels", manifest.truth_masks.split("/")[0]}
     folders = (name for name, _ in scan_folders(real_root))
     return tuple(name for name in folders if name not in known and find(name) is None)

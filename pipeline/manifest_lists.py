@@ -69,6 +69,9 @@ def import_list(
         destination: the videos root; the list goes to ``lists/<dataset>-<split>.tsv`` below it.
         base_url: where GitHub's raw files are served.
 
+    Returns:
+        What was stored, and where.
+
     Raises:
         ManifestError: the dataset has no such list, the list cannot be read or fetched, or its
             content differs from what was recorded; nothing is stored then.
@@ -101,6 +104,9 @@ def normalise_list(lines: list[str], split: str, manifest: Manifest) -> list[tup
         lines: the list as published, in any of the three forms.
         split: the split that the list is for.
         manifest: tells class names, and the order that label numbers count in.
+
+    Returns:
+        Class name and video id, in the order of the list.
 
     Raises:
         ManifestError: a line has none of the forms, names an unknown class, or an id occurs twice.
@@ -135,6 +141,9 @@ def read_imported(manifest: Manifest, root: Path) -> dict[str, tuple[str, str]]:
     Args:
         manifest: such a dataset.
         root: the videos root.
+
+    Returns:
+        Video id -> class name and split.
 
     Raises:
         ManifestError: a list was not imported yet, or was changed since.
@@ -207,7 +216,7 @@ def _check_sha256(content: bytes, record: ListSource, *, what: str, wanted: str)
     if (found, lines) != (record.sha256, record.lines):
         raise ManifestError(
             f"{what} has {lines} lines and sha256 {found[:12]}; {wanted} needs {record.lines} "
-            f"lines and {record.sha256[:12]}; download {record.url()} by hand and pass it unchanged "
+            f"lines, {record.sha256[:12]}; download {record.url()} by hand and pass it unchanged "
             "with --file"
         )
 

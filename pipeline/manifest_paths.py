@@ -22,6 +22,9 @@ def check_text(text: str, *, what: str, max_bytes: int = MAX_NAME_BYTES) -> str:
         what: the words for the error message, e.g. ``class name``.
         max_bytes: limit in bytes of UTF-8.
 
+    Returns:
+        ``text``, unchanged.
+
     Raises:
         ManifestError: it is not.
     """
@@ -45,6 +48,9 @@ def check_name(text: str, *, what: str) -> str:
         text: a name from a file or a folder.
         what: the words for the error message, e.g. ``class name``.
 
+    Returns:
+        ``text``, unchanged.
+
     Raises:
         ManifestError: it holds a separator, or is not printable, or too long.
     """
@@ -61,6 +67,9 @@ def check_relative(text: str, *, what: str, max_bytes: int = MAX_PATH_BYTES) -> 
         text: a path or a video id from a file.
         what: the words for the error message, e.g. ``path``.
         max_bytes: limit in bytes of UTF-8.
+
+    Returns:
+        ``text``, unchanged.
 
     Raises:
         ManifestError: it is absolute, a URL, a Windows path, begins with ``~`` or ``$``, or has

@@ -21,6 +21,9 @@ def resolve_root(root: Path, *, needed: str) -> Path:
         root: the folder as the user gave it.
         needed: the layout it should have, for the error message.
 
+    Returns:
+        Absolute path without links.
+
     Raises:
         ManifestError: it is not a folder.
     """
@@ -38,6 +41,9 @@ def scan_folders(root: Path, below: str = "") -> list[tuple[str, str]]:
     Args:
         root: a resolved videos root.
         below: POSIX path below ``root`` of the folder to look into.
+
+    Returns:
+        Name, and POSIX path below ``root``.
 
     Raises:
         ManifestError: a folder is a link that leaves the root, or cannot be read.
@@ -60,6 +66,9 @@ def scan_clips(
         root: a resolved videos root.
         below: POSIX path below ``root`` of the folder to look into.
         only: clip names to report; None for all.
+
+    Yields:
+        tuple[str, str]: Clip name, and POSIX path below ``root``.
 
     Raises:
         ManifestError: a name is unsafe, a link leaves the root, or a video is a pipe or a device.

@@ -36,6 +36,9 @@ def load_manifest(name: str, *, edition: str | None = None) -> Manifest:
         name: e.g. ``hmdb51``; ``kinetics100-hyrsm`` is the edition ``hyrsm`` of ``kinetics100``.
         edition: which published lists choose the videos; None for the one that ``name`` says.
 
+    Returns:
+        The manifest, its edition chosen.
+
     Raises:
         ManifestError: no such dataset or edition.
     """
@@ -68,6 +71,9 @@ def read_manifest(path: Path) -> Manifest:
 
     Args:
         path: a file in the form of those in ``data_manifests``.
+
+    Returns:
+        The manifest, its first edition chosen.
 
     Raises:
         ManifestError: the file breaks the form, or a class occurs twice.
@@ -103,6 +109,9 @@ def class_prompts(raw: Any, what: str) -> ClassPrompts:
         raw: the value in the file.
         what: where it stands, for the error message.
 
+    Returns:
+        Actor and objects, None where the entry says nothing.
+
     Raises:
         ManifestError: it is neither.
     """
@@ -121,6 +130,9 @@ def nouns(raw: Any, what: str) -> tuple[str, ...]:
     Args:
         raw: the value in the file.
         what: where it stands, for the error message.
+
+    Returns:
+        The nouns, in their order.
 
     Raises:
         ManifestError: it is something else.

@@ -30,6 +30,9 @@ def manifest_from_folder(
             classes that it does not name are left out.
         ratios: shares of train, val and test among the classes; each split gets at least one class.
 
+    Returns:
+        A manifest with the folder's name.
+
     Raises:
         ManifestError: there are too few classes, or the split file does not fit them.
     """

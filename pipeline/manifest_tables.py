@@ -27,6 +27,9 @@ def manifest_from_table(table: Path, *, root: Path | None = None) -> tuple[Manif
         table: ``.jsonl``, ``.csv`` or ``.tsv``; other columns than these five are ignored.
         root: the folder that paths are relative to; None for the table's own folder.
 
+    Returns:
+        A manifest with the table's name, and its videos sorted by video_id.
+
     Raises:
         ManifestError: a column or value is missing, a path leaves the root, a class is in two
             splits, or a video occurs twice.

@@ -21,6 +21,9 @@ def read_text(path: Path, *, max_bytes: int) -> str:
         path: the file.
         max_bytes: the largest size that makes sense for its kind.
 
+    Returns:
+        The text, without a byte order mark.
+
     Raises:
         ManifestError: it is absent, no regular file, too large, or not UTF-8.
     """
@@ -47,6 +50,9 @@ def read_yaml(path: Path) -> Any:
 
     Args:
         path: the file; at most 1 MB.
+
+    Returns:
+        Dicts, lists and scalars.
 
     Raises:
         ManifestError: it is not such a file.
@@ -109,6 +115,9 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
     Args:
         path: a JSON-lines file.
+
+    Yields:
+        tuple[int, Mapping[str, Any]]: Line number and object.
 
     Raises:
         ManifestError: a line is not one JSON object with keys that occur once.

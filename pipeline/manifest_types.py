@@ -78,7 +78,7 @@ class Manifest:
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Folder name -> class name, beyond what ``spelling`` forgives."""
     group_pattern: str | None = None
-    """Regular expression on a clip's name, with a group named ``group``; ``{class}`` is the class."""
+    """Regular expression on a clip's name, with a group ``group``; ``{class}`` is the class."""
     match_by_group: bool = False
     """Whether a listed id may be found under another file name of the same group."""
     edition: str = ""
@@ -118,6 +118,12 @@ class Manifest:
 
     def split_of(self, class_name: str) -> str:
         """Split that a class lives in.
+
+        Args:
+            class_name: one of ``class_names``.
+
+        Returns:
+            train, val or test.
 
         Raises:
             KeyError: the manifest has no such class.

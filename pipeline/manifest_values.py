@@ -16,6 +16,9 @@ def mapping(raw: Any, what: str, known: set[str] | None) -> dict[str, Any]:
         what: where it stands, for the error message.
         known: the keys that mean something; None where any key may stand.
 
+    Returns:
+        ``raw``, typed.
+
     Raises:
         ManifestError: it is not.
     """
@@ -39,6 +42,9 @@ def text_value(raw: Any, what: str) -> str:
         raw: the value in the file.
         what: where it stands, for the error message.
 
+    Returns:
+        ``raw``, typed.
+
     Raises:
         ManifestError: it is not.
     """
@@ -53,6 +59,9 @@ def name_list(raw: Any, what: str) -> tuple[str, ...]:
     Args:
         raw: the value in the file.
         what: where it stands, for the error message.
+
+    Returns:
+        The names, in their order.
 
     Raises:
         ManifestError: it is not.
@@ -71,6 +80,9 @@ def count(raw: Any, what: str) -> int:
         raw: the value in the file.
         what: where it stands, for the error message.
 
+    Returns:
+        ``raw``, typed.
+
     Raises:
         ManifestError: it is not.
     """
@@ -85,6 +97,9 @@ def counts(raw: Any, what: str) -> dict[str, int] | None:
     Args:
         raw: the value in the file.
         what: where it stands, for the error message.
+
+    Returns:
+        Split -> count; None where absent.
 
     Raises:
         ManifestError: it is neither.

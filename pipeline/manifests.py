@@ -40,6 +40,9 @@ def find_videos(manifest: Manifest, root: Path) -> list[Video]:
         manifest: the dataset.
         root: the videos root; may itself be a link, but nothing below it may lead out of it.
 
+    Returns:
+        Videos with paths below ``root``; their group is read off the name where possible.
+
     Raises:
         ManifestError: the root or an imported list is absent, a name or link is unsafe, or two
             files are one clip.
@@ -81,6 +84,9 @@ def class_folders(manifest: Manifest, real_root: Path) -> Iterator[tuple[str, st
     Args:
         manifest: the dataset.
         real_root: the videos root with its links resolved.
+
+    Yields:
+        tuple[str, str]: Class name, and POSIX path below the root.
 
     Raises:
         ManifestError: a folder is a link that leaves the root, or cannot be read.

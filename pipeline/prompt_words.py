@@ -46,6 +46,9 @@ def objects_of_label(label: str) -> tuple[str, ...]:
 
     Args:
         label: a class name, e.g. ``RidingBike``, ``pour_water into glass`` or ``sky diving``.
+
+    Returns:
+        At most three nouns.
     """
     words = label_words(label).split()
     if NOTHING & set(words):
@@ -62,6 +65,9 @@ def objects_of_placeholders(placeholders: tuple[str, ...]) -> tuple[str, ...]:
 
     Args:
         placeholders: e.g. ``("a red cup", "part of the table")``.
+
+    Returns:
+        At most three nouns.
     """
     phrases = [
         part for text in placeholders for part in re.split(r"\band\b|\bof\b|,", text.casefold())

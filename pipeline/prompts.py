@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,6 @@ from pipeline.manifest_text import did_you_mean, read_text, read_yaml
 from pipeline.manifest_types import ClassPrompts, Manifest, Video
 from pipeline.prompt_words import label_words, objects_of_label, objects_of_placeholders
 
-RULES_VERSION = 1
-"""Raised when ``prompt_words`` or the synonyms change what a label yields."""
 MODES = ("nouns", "raw_label", "actor_only")
 MAX_LABEL_FILE_BYTES = 256_000_000
 _LABEL_FILES = ("train.json", "validation.json")
@@ -75,6 +73,9 @@ def prompts_for(
         mode: ``nouns``; ``actor_only`` for no objects; ``raw_label`` for the class name as the
             one prompt.
 
+    Returns:
+        Actor with its synonyms, objects, and which source named the objects.
+
     Raises:
         ConfigError: ``mode`` is unknown.
     """
@@ -112,6 +113,9 @@ def load_prompt_tables(
             ``{actor: [...], objects: [...]}``.
         video_ids: the ids that ``user`` may name beside the classes.
 
+    Returns:
+        Both tables; empty where nothing was given or found.
+
     Raises:
         ManifestError: a file is malformed, or ``user`` names an unknown class or video.
     """
@@ -125,25 +129,10 @@ def load_prompt_tables(
     )
 
 
-def prompts_sha256(
-    manifest: Manifest, *, user_table: PromptTables | None = None, mode: str = "nouns"
-) -> str:
-    """Hash of all that decides the prompts of a dataset's videos, for the fingerprint of masks.
-
-    Args:
-        manifest: holds the curated table and the dataset's usual actor.
-        user_table: the user's own prompts and the dataset's placeholders.
-        mode: as in ``prompts_for``.
-    """
-    decides = {
-        "rules": RULES_VERSION,
-        "mode": mode,
-        "actor": manifest.actor,
-        "classes": manifest.class_names,
-        "table": {name: asdict(prompts) for name, prompts in manifest.prompts.items()},
-        "tables": asdict(user_table or PromptTables()),
-    }
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+def prompts_sha256(prompts: Iterable[PromptSet]) -> str:
+    """Hash of a set of prompts, whatever their order, for the fingerprint of masks."""
+    rows = sorted({json.dumps(asdict(prompt), sort_keys=True) for prompt in prompts})
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 def _objects(
