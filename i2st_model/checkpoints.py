@@ -1,0 +1,180 @@
+"""Checkpoints: safetensors files whose header carries everything else as JSON.
+
+Nothing here can run code: the header is read and bounded first, then the tensors' names, types and
+shapes are compared with what the network needs, and only then are they read.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from data_manifests import __version__
+from i2st_model.runs import CHECKPOINT_NAME, STATE_NAME, write_whole
+from pipeline.errors import CheckpointError, ConfigError
+
+FORMAT = "i2st-checkpoint"
+FORMAT_VERSION = 1
+METADATA_KEY = "i2st"
+MAX_HEADER_BYTES = 1 << 24
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointInfo:
+    """Where a network comes from."""
+
+    network: dict[str, Any]
+    """Fields of the network's config."""
+    train: dict[str, Any]
+    """Fields of the train config."""
+    fingerprint: dict[str, Any]
+    """Of the shards: what decided the features."""
+    dataset: str
+    digest: str
+    """Of the shards: their content."""
+    train_classes: list[str]
+    """Classes that training saw, in the order of the base-class head."""
+    step: int
+    """Steps taken up to these weights."""
+    val_accuracy: float | None
+    """Percent on the fixed val episodes; None where nothing was selected."""
+    selected: str
+    """``val`` or ``last``: how these weights were chosen."""
+    version: str = __version__
+    format: str = FORMAT
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A trained network's weights and their provenance."""
+
+    path: Path
+    info: CheckpointInfo
+    weights: dict[str, Tensor]
+
+    def load_into(self, network: nn.Module) -> None:
+        """Copy the weights into a network built from ``info.network``.
+
+        Raises:
+            CheckpointError: names, shapes or types differ from the network's, or a weight is not
+                finite.
+        """
+        load_weights(network, self.weights, self.path)
+
+
+def save_checkpoint(run_folder: Path, weights: Mapping[str, Tensor], info: CheckpointInfo) -> Path:
+    """Write ``checkpoint.safetensors``, whole or not at all, and return its path."""
+    path = run_folder / CHECKPOINT_NAME
+    save_tensors(path, weights, asdict(info))
+    return path
+
+
+def load_checkpoint(run_folder: Path) -> Checkpoint:
+    """Read the checkpoint of a run.
+
+    Args:
+        run_folder: a run's folder, or the checkpoint file itself.
+
+    Raises:
+        ConfigError: there is none.
+        CheckpointError: it is no checkpoint of this format, or it is damaged.
+    """
+    path = run_folder / CHECKPOINT_NAME if run_folder.is_dir() else run_folder
+    if not path.is_file():
+        unfinished = (run_folder / STATE_NAME).is_file()
+        remedy = f"run `i2st train --run {run_folder} --resume`" if unfinished else "`i2st train`"
+        state = "the run is unfinished" if unfinished else "a finished run was needed"
+        raise ConfigError(f"{path} is absent; {state}; {remedy}")
+    values, weights = load_tensors(path)
+    names = {field.name for field in fields(CheckpointInfo)}
+    if values.get("format") != FORMAT or values.get("format_version") != FORMAT_VERSION:
+        found = (values.get("format"), values.get("format_version"))
+        raise CheckpointError(
+            f"{path} has format {found[0]!r:.40} version {found[1]!r:.20}; {FORMAT} version "
+            f"{FORMAT_VERSION} was needed; use the i2st that wrote it, or train again"
+        )
+    if set(values) != names or not isinstance(values["network"], dict):
+        raise _damaged(path, f"its metadata has the keys {sorted(values)!r:.80}")
+    return Checkpoint(path=path, info=CheckpointInfo(**values), weights=weights)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    """Write tensors with a JSON object in the header, whole or not at all."""
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {METADATA_KEY: json.dumps(values, sort_keys=True, allow_nan=False)}
+    write_whole(path, safetensors.torch.save(ready, metadata=metadata))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read the JSON object of the header, and the tensors.
+
+    Raises:
+        CheckpointError: not safetensors, damaged, or without this package's metadata.
+    """
+    values = _read_values(path)
+    try:
+        return values, safetensors.torch.load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise _damaged(path, str(error)) from None
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Copy weights into a network, all or none.
+
+    Args:
+        network: receives the weights.
+        weights: name -> tensor, as ``network.state_dict()`` names them.
+        path: file they come from, for messages.
+
+    Raises:
+        CheckpointError: names, shapes or types differ from the network's, or a weight is not
+            finite.
+    """
+    own = network.state_dict()
+    differing = [
+        f"{name} {_kind(weights.get(name))} there and {_kind(own.get(name))} here"
+        for name in sorted({*own, *weights})
+        if _kind(weights.get(name)) != _kind(own.get(name))
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{path} does not fit its own network config: {', '.join(differing[:3])}"
+            f"{' and more' if len(differing) > 3 else ''}; equal tensors were needed; train again"
+        )
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise _damaged(path, f"{name} is not finite")
+    network.load_state_dict(dict(weights))
+
+
+def _kind(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else f"{tuple(tensor.shape)} {tensor.dtype}"
+
+
+def _read_values(path: Path) -> dict[str, Any]:
+    """Parse the header alone: 8 bytes of length, then JSON whose __metadata__ holds our own."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= MAX_HEADER_BYTES:
+            raise _damaged(path, f"its header claims {length} bytes, at most {MAX_HEADER_BYTES}")
+        header = file.read(length)
+    try:
+        values = json.loads(json.loads(header)["__metadata__"][METADATA_KEY])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise _damaged(path, "its header is not that of an i2st file") from None
+    if not isinstance(values, dict):
+        raise _damaged(path, "its metadata is no object")
+    return values
+
+
+def _damaged(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} cannot be used: {why[:200]}; an unchanged safetensors file written by i2st was "
+        "needed; restore it, or train again"
+    )

@@ -1,0 +1,211 @@
+"""Accuracy of a method on the episodes of a split: every video described once, episodes in batches.
+
+Shape letters: E episodes of a batch, N way, q queries per class.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from i2st_model.checkpoints import Checkpoint
+from i2st_model.class_videos import group_videos
+from i2st_model.compatibility import require_unseen
+from i2st_model.episodes import EpisodeSampler
+from i2st_model.features import FeatureStore
+from i2st_model.methods import Method
+from i2st_model.scoring import (
+    Predictions,
+    describe_videos,
+    episode_batches,
+    places_of,
+    predict_episodes,
+)
+from i2st_model.statistics import Accuracy, mean_accuracy
+from i2st_model.training_setup import resolve_device
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig:
+    """Settings of an evaluation. The defaults are the field's protocol (method.md 3.4)."""
+
+    split: str = "test"
+    classes: tuple[str, ...] | None = None
+    """Evaluate on these instead of the split's; for cross-validation over classes."""
+    way: int = 5
+    shot: int = 1
+    queries: int = 1
+    """Per class."""
+    episodes: int = 10_000
+    seed: int = 0
+    """Of the episodes: the same seed gives all methods the same episodes."""
+    disjoint_groups: bool = False
+    """Keep query and support clips of one source apart. The field does not; it is harder."""
+    drop_small_classes: bool = False
+    """Leave out classes with too few videos instead of refusing."""
+    batch_episodes: int = 200
+    """Episodes at a time; decides memory, not the result."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("episodes", 2), ("batch_episodes", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)}; at least {least} is needed; raise {name}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """What an evaluation found."""
+
+    method: str
+    dataset: str
+    config: EvaluateConfig
+    accuracy: Accuracy
+    per_class: dict[str, float]
+    """Class -> percent of its queries that were recognised; classes that were never drawn lack."""
+    per_episode: NDArray[np.float64]
+    """(episodes,) accuracy in [0, 1], for paired differences."""
+    predictions: Predictions
+    digest: str
+    """Of the shards."""
+    checkpoint: str | None
+    """Path of the checkpoint, None for methods without training."""
+    dropped_classes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; accuracies in percent."""
+        config = self.config
+        return {
+            "method": self.method,
+            "dataset": self.dataset,
+            "split": config.split,
+            "classes": None if config.classes is None else list(config.classes),
+            "way": config.way,
+            "shot": config.shot,
+            "queries": config.queries,
+            "episodes": config.episodes,
+            "seed": config.seed,
+            "disjoint_groups": config.disjoint_groups,
+            "accuracy": self.accuracy.mean,
+            "half_width": self.accuracy.half_width,
+            "per_class": self.per_class,
+            "dropped_classes": list(self.dropped_classes),
+            "digest": self.digest,
+            "checkpoint": self.checkpoint,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateProgress:
+    """What `evaluate` tells its caller after every batch."""
+
+    episodes: int
+    """Done so far."""
+    num_episodes: int
+
+
+def evaluate(
+    method: Method,
+    store: FeatureStore,
+    config: EvaluateConfig,
+    *,
+    checkpoint: Checkpoint | None = None,
+    on_progress: Callable[[EvaluateProgress], None] | None = None,
+) -> Evaluation:
+    """Evaluate a method.
+
+    Args:
+        method: ready to describe, see `load_method`.
+        store: features of the dataset.
+        config: which episodes.
+        checkpoint: where the method's weights come from.
+        on_progress: called after every batch of episodes.
+
+    Raises:
+        ConfigError: the split does not suffice for the episodes, or a class was trained on.
+    """
+    names = list(config.classes) if config.classes is not None else store.classes_of(config.split)
+    if checkpoint is not None:
+        require_unseen(checkpoint.info.train_classes, names, run=checkpoint.path.parent)
+    sampler = _sampler(config, store, names)
+    rows = np.array(sorted(row for videos in sampler.videos for row in videos.rows))
+    device = resolve_device(config.device)
+    descriptors = _describe(method, store, rows, device)
+    places = places_of(rows, len(store.reader.class_index), device)
+    parts: list[Predictions] = []
+    for episode in episode_batches(sampler, config.episodes, config.batch_episodes):
+        parts.append(predict_episodes(episode, places, descriptors, method.logits))
+        if on_progress is not None:
+            done = episode.number + len(episode.classes)
+            on_progress(EvaluateProgress(episodes=done, num_episodes=config.episodes))
+    predictions = Predictions(
+        classes=np.concatenate([part.classes for part in parts]),
+        predicted=np.concatenate([part.predicted for part in parts]),
+    )
+    per_episode = predictions.correct.mean(axis=(1, 2), dtype=np.float64)
+    return Evaluation(
+        method=method.name,
+        dataset=store.index.dataset_name,
+        config=config,
+        accuracy=mean_accuracy(per_episode),
+        per_class=per_class_accuracy(predictions, store.reader.class_names),
+        per_episode=per_episode,
+        predictions=predictions,
+        digest=store.index.digest,
+        checkpoint=None if checkpoint is None else str(checkpoint.path),
+        dropped_classes=sampler.dropped,
+    )
+
+
+def per_class_accuracy(predictions: Predictions, class_names: Sequence[str]) -> dict[str, float]:
+    """Percent of each class's queries that were recognised, over all episodes that drew it.
+
+    Args:
+        predictions: of all episodes.
+        class_names: names by class number.
+
+    Returns:
+        Class name -> percent, in the order of class numbers; classes never drawn are absent.
+    """
+    share = predictions.correct.mean(axis=2)
+    drawn = np.bincount(predictions.classes.ravel(), minlength=len(class_names))
+    right = np.bincount(
+        predictions.classes.ravel(), weights=share.ravel(), minlength=len(class_names)
+    )
+    return {
+        class_names[int(number)]: float(100.0 * right[number] / drawn[number])
+        for number in np.flatnonzero(drawn)
+    }
+
+
+def _sampler(config: EvaluateConfig, store: FeatureStore, names: Sequence[str]) -> EpisodeSampler:
+    reader = store.reader
+    what = f"split {config.split!r}" if config.classes is None else "the given classes"
+    return EpisodeSampler(
+        group_videos(
+            reader.class_index, reader.groups, store.class_numbers(names), reader.class_names
+        ),
+        way=config.way,
+        shot=config.shot,
+        queries=config.queries,
+        seed=config.seed,
+        disjoint_groups=config.disjoint_groups,
+        drop_small_classes=config.drop_small_classes,
+        where=f"{what} of {store.index.dataset_name}",
+    )
+
+
+@torch.no_grad()
+def _describe(
+    method: Method, store: FeatureStore, rows: NDArray[np.int64], device: torch.device
+) -> dict[str, Tensor]:
+    read = store.tokens if method.needs == "tokens" else store.frame_embedding
+    return describe_videos(rows, lambda some: method.describe(read(some).to(device)))

@@ -1,0 +1,105 @@
+"""A method ready to evaluate: a trained network from its run, or a baseline with train means."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from i2st_model.checkpoints import Checkpoint, load_checkpoint
+from i2st_model.compatibility import require_compatible
+from i2st_model.config import network_config
+from i2st_model.features import FeatureReader, FeatureStore
+from i2st_model.methods import Method, get_method
+from i2st_model.network import build_network
+from i2st_model.training_setup import resolve_device
+from pipeline.errors import ConfigError
+
+TRAINED = "i2st"
+"""The method whose network comes from a run; the others need train statistics alone."""
+
+
+def load_method(
+    name: str,
+    store: FeatureStore,
+    *,
+    shards: Path,
+    run: Path | None = None,
+    mean_classes: Sequence[str] | None = None,
+    device: str = "auto",
+) -> tuple[Method, Checkpoint | None]:
+    """Build a method.
+
+    Args:
+        name: see `i2st_model.methods`.
+        store: features to evaluate on.
+        shards: their folder, for messages.
+        run: folder of the training run, for i2st.
+        mean_classes: classes whose mean embedding centres a baseline; the train split's unless
+            given.
+        device: auto, cpu or cuda.
+
+    Returns:
+        The method, and the checkpoint it comes from.
+
+    Raises:
+        BackendError: no method has that name.
+        ConfigError: i2st without a run, a run on other features, or no train video to centre on.
+        CheckpointError: the checkpoint is damaged.
+    """
+    place = resolve_device(device)
+    if name == TRAINED:
+        if run is None:
+            raise ConfigError("method i2st has no run; a trained network was needed; pass --run")
+        return load_trained(store, shards=shards, run=run, device=place)
+    method = get_method(name)
+    names = list(mean_classes) if mean_classes is not None else store.classes_of("train")
+    rows = store.rows_of(names)
+    if not len(rows):
+        raise ConfigError(
+            f"{shards} holds no train video; {name} is centred on their mean; extract the train "
+            "split too"
+        )
+    method.fit(store.mean_embedding(rows).to(place))
+    return method, None
+
+
+def load_trained(
+    store: FeatureStore, *, shards: Path, run: Path, device: torch.device
+) -> tuple[Method, Checkpoint]:
+    """Load the network of a run and check that the shards' features are those it was trained on.
+
+    Raises:
+        ConfigError: the features differ, or the run is not finished.
+        CheckpointError: the checkpoint is damaged.
+    """
+    checkpoint = load_checkpoint(run)
+    info = checkpoint.info
+    require_compatible(info.fingerprint, store.index.fingerprint, shards=shards, run=run)
+    frames = info.train.get("frames")
+    if store.num_frames != (frames or store.num_stored):
+        raise ConfigError(
+            f"{run} was trained on clips of {frames or store.num_stored} frames, these have "
+            f"{store.num_frames}; the same was needed; pass the same frames"
+        )
+    network = build_network(network_config(info.network))
+    checkpoint.load_into(network)
+    return get_method(TRAINED, network=network.to(device)), checkpoint
+
+
+def open_store(
+    reader: FeatureReader, *, run: Path | None = None, frames: int | None = None
+) -> FeatureStore:
+    """Open features with the frames per clip that are asked for, else those of the run.
+
+    Args:
+        reader: the shards.
+        run: folder of a finished run, or None.
+        frames: T; None takes the run's, and without a run all stored frames.
+
+    Raises:
+        ConfigError: more frames than are stored, or the run is not finished.
+        CheckpointError: the checkpoint is damaged.
+    """
+    if frames is None and run is not None:
+        frames = load_checkpoint(run).info.train.get("frames")
+    return FeatureStore(reader, num_frames=frames)

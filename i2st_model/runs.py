@@ -1,0 +1,166 @@
+"""Folders of training runs: their names, the newest of them, and files that are whole or absent.
+
+runs/2026-11-22-hmdb51/
+    config.json              what was asked, the shards' digest, the thread count
+    log.jsonl                one line per logged step
+    state.safetensors        while training: all that a resumed run needs
+    checkpoint.safetensors   at the end: the network; a run without it is unfinished
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.shards.files import explain_os_error, sync_folder
+
+CONFIG_NAME = "config.json"
+LOG_NAME = "log.jsonl"
+STATE_NAME = "state.safetensors"
+CHECKPOINT_NAME = "checkpoint.safetensors"
+INDEX_NAME = "index.json"
+MAX_CONFIG_BYTES = 1 << 24
+
+
+def new_run_folder(root: Path, name: str, *, today: date) -> Path:
+    """Create ``root/<today>-<name>``, or the first free ``-2``, ``-3``, ... of that name.
+
+    Raises:
+        ConfigError: the folder cannot be created.
+    """
+    stem = f"{today.isoformat()}-{name}"
+    number = 1
+    while True:
+        folder = root / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise explain_os_error(error, folder, 0) from error
+        else:
+            return folder
+
+
+def find_newest_run(root: Path) -> Path:
+    """Return the folder below ``root`` whose checkpoint is the newest.
+
+    Raises:
+        ConfigError: no run below ``root`` is finished.
+    """
+    finished = _newest(root, CHECKPOINT_NAME)
+    if finished is not None:
+        return finished
+    unfinished = _newest(root, STATE_NAME)
+    if unfinished is not None:
+        raise ConfigError(
+            f"no finished run in {root}, {unfinished} is unfinished; a checkpoint was needed; "
+            f"run `i2st train --run {unfinished} --resume`"
+        )
+    raise ConfigError(f"no finished run in {root}; a checkpoint was needed; run `i2st train`")
+
+
+def find_newest_shards(root: Path) -> Path:
+    """Return the folder below ``root``, or ``root`` itself, whose index.json is the newest.
+
+    Raises:
+        ConfigError: no finished extraction lies below ``root``.
+    """
+    if (root / INDEX_NAME).is_file():
+        return root
+    newest = _newest(root, INDEX_NAME)
+    if newest is None:
+        raise ConfigError(
+            f"no finished extraction in {root}; a folder with {INDEX_NAME} was needed; "
+            "run `i2st extract`"
+        )
+    return newest
+
+
+def _newest(root: Path, name: str) -> Path | None:
+    # The name breaks ties of coarse clocks, so that the answer never depends on the listing.
+    found = [(path.stat().st_mtime_ns, path.parent.name, path) for path in root.glob(f"*/{name}")]
+    return max(found)[2].parent if found else None
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old or the new one, whatever dies in between.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+        ResourceError: the disk is full or fails.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise explain_os_error(error, path, len(data)) from error
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON object, whole or not at all."""
+    write_whole(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_config(run_folder: Path) -> dict[str, Any]:
+    """Return what ``config.json`` of a run says.
+
+    Raises:
+        ConfigError: the folder holds no run.
+        CheckpointError: the file is damaged.
+    """
+    path = run_folder / CONFIG_NAME
+    if not path.is_file():
+        raise ConfigError(f"{path} is absent; a run was needed; name a folder made by `i2st train`")
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ValueError("it is too large")
+        values = json.loads(path.read_bytes())
+        if not isinstance(values, dict):
+            raise ValueError("it is no object")
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({str(error)[:80]}); a JSON object was needed; start another run"
+        ) from None
+    return values
+
+
+class StepLog:
+    """One JSON object per logged step, without clock times: equal runs log equal bytes."""
+
+    def __init__(self, run_folder: Path, *, after_step: int | None) -> None:
+        """Open the log.
+
+        Args:
+            run_folder: the run's folder.
+            after_step: a resumed run's last step; later lines, of work that was lost, are cut off.
+                None starts an empty log.
+        """
+        self._path = run_folder / LOG_NAME
+        kept = b"" if after_step is None else self._lines_until(after_step)
+        write_whole(self._path, kept)
+
+    def _lines_until(self, step: int) -> bytes:
+        kept = []
+        for line in self._path.read_bytes().splitlines() if self._path.exists() else []:
+            try:
+                if json.loads(line)["step"] > step:
+                    break
+            except (ValueError, KeyError, TypeError):
+                break  # the line that the kill cut short
+            kept.append(line + b"\n")
+        return b"".join(kept)
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Append one line."""
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(values, allow_nan=False) + "\n")

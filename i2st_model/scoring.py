@@ -1,0 +1,91 @@
+"""Descriptors of many videos, once each, and the accuracy of episodes that gather among them.
+
+Shape letters: V videos, E episodes, N way, K shot, q queries per class, Q = N q.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from i2st_model.episodes import Episode, EpisodeSampler
+
+DESCRIBE_VIDEOS = 16
+"""Videos per call. Fixed, and the last call is padded, so that a descriptor never depends on it."""
+
+Logits = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Predictions:
+    """What a method says about the queries of E episodes."""
+
+    classes: NDArray[np.int64]
+    """(E, N) class numbers."""
+    predicted: NDArray[np.int64]
+    """(E, N, q) position among the episode's classes; right where it equals the middle index."""
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """(E, N, q): whether the prediction is the true class."""
+        return self.predicted == np.arange(self.predicted.shape[1])[None, :, None]
+
+
+def describe_videos(
+    rows: NDArray[np.int64], describe: Callable[[NDArray[np.int64]], Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Describe every video once.
+
+    Args:
+        rows: (V,) rows of the videos.
+        describe: rows of DESCRIBE_VIDEOS videos -> descriptors with that first axis.
+
+    Returns:
+        Descriptors with first axis V, in the order of ``rows``.
+    """
+    parts: list[Mapping[str, Tensor]] = []
+    for start in range(0, len(rows), DESCRIBE_VIDEOS):
+        chunk = rows[start : start + DESCRIBE_VIDEOS]
+        padded = np.pad(chunk, (0, DESCRIBE_VIDEOS - len(chunk)), mode="edge")
+        described = describe(padded)
+        parts.append({name: value[: len(chunk)] for name, value in described.items()})
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+@torch.no_grad()
+def predict_episodes(
+    episode: Episode, places: Tensor, descriptors: Mapping[str, Tensor], logits: Logits
+) -> Predictions:
+    """Predict the class of every query of E episodes.
+
+    Args:
+        episode: E stacked episodes.
+        places: (rows in the shards,) int64. Row -> position among the descriptors.
+        descriptors: first axis V.
+        logits: of the method.
+    """
+    E, N, _ = episode.query.shape
+    support_ENK = places[torch.from_numpy(episode.support).to(places.device)]
+    query_EQ = places[torch.from_numpy(episode.query).to(places.device)].flatten(1)
+    scores_EQN = logits(
+        {name: value[query_EQ] for name, value in descriptors.items()},
+        {name: value[support_ENK] for name, value in descriptors.items()},
+    )
+    predicted = scores_EQN.argmax(dim=-1).view(E, N, -1).cpu().numpy()
+    return Predictions(classes=episode.classes, predicted=predicted)
+
+
+def places_of(rows: NDArray[np.int64], num_rows: int, device: torch.device) -> Tensor:
+    """(num_rows,) int64 position of each row among ``rows``; -1 for the others."""
+    places = np.full(num_rows, -1, dtype=np.int64)
+    places[rows] = np.arange(len(rows))
+    return torch.from_numpy(places).to(device)
+
+
+def episode_batches(sampler: EpisodeSampler, count: int, size: int) -> Iterator[Episode]:
+    """Episodes 0 .. count - 1, ``size`` at a time."""
+    for first in range(0, count, size):
+        yield sampler.batch(first, min(size, count - first))

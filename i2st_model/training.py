@@ -1,0 +1,242 @@
+"""Training by episodes, from shards to a checkpoint; a killed run goes on to the same weights.
+
+The result is a function of the shards' content, the config and the thread count.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from i2st_model.checkpoints import CheckpointInfo, save_checkpoint
+from i2st_model.features import FeatureStore
+from i2st_model.network import build_network
+from i2st_model.runs import CHECKPOINT_NAME, STATE_NAME, StepLog
+from i2st_model.schedules import num_steps
+from i2st_model.stem_features import StemFeatures
+from i2st_model.training_config import TrainConfig, TrainProgress, TrainReport
+from i2st_model.training_data import TrainData
+from i2st_model.training_resume import finished_report, is_resumed, record_run
+from i2st_model.training_setup import (
+    INITIAL,
+    network_config_for,
+    own_torch,
+    pool_sampler,
+    resolve_device,
+    torch_seed,
+)
+from i2st_model.training_state import Best, load_state, save_state
+from i2st_model.training_step import StepResult, build_optimizer, take_step
+from i2st_model.validation import Validation, val_sampler
+from pipeline.shards.lock import FolderLock
+
+OnProgress = Callable[[TrainProgress], None]
+GIB = 1 << 30
+
+
+def train(
+    config: TrainConfig,
+    store: FeatureStore,
+    run_folder: Path,
+    *,
+    resume: bool = False,
+    on_progress: OnProgress | None = None,
+) -> TrainReport:
+    """Train a network and write its checkpoint into ``run_folder``.
+
+    Args:
+        config: every setting of the run.
+        store: features, opened with ``num_frames=config.frames``.
+        run_folder: created if absent; holds no other run.
+        resume: go on with the run in ``run_folder``, whose config and shards must be the same. A
+            finished run is left as it is.
+        on_progress: called before the first step and after every logged one.
+
+    Raises:
+        ConfigError: settings contradict each other, the shards, or the run that is resumed.
+        CheckpointError: the state to resume from is damaged.
+        I2STError: loss or gradient is not finite.
+        ResourceError: the disk is full.
+    """
+    if store.num_frames != (config.frames or store.num_stored):
+        raise ValueError(f"the store has {store.num_frames} frames, the config {config.frames}")
+    start = time.monotonic()
+    with FolderLock(run_folder), own_torch():
+        resumed = is_resumed(config, store, run_folder, resume=resume)
+        if resumed and (run_folder / CHECKPOINT_NAME).is_file():
+            return finished_report(run_folder, time.monotonic() - start)
+        trainer = Trainer(config, store, run_folder)
+        if not resumed:
+            record_run(config, store, run_folder)
+        trainer.run(on_progress or (lambda progress: None), resume=resumed)
+        return trainer.report(time.monotonic() - start)
+
+
+class Trainer:
+    """One run: its data, network, optimizer, and what it keeps."""
+
+    def __init__(self, config: TrainConfig, store: FeatureStore, run_folder: Path) -> None:
+        self.config, self.store, self.run_folder = config, store, run_folder
+        self.device = resolve_device(config.device)
+        self.pools = pool_sampler(config, store)
+        self.train_classes = [store.reader.class_names[v.number] for v in self.pools.videos]
+        self.notes = [
+            f"train class {name!r} has too few videos and is left out"
+            for name in self.pools.dropped
+        ]
+        self.val, notes = val_sampler(config, store, self.train_classes)
+        self.notes += notes
+        self.num_steps = num_steps(config.episodes, config.episodes_per_step)
+        torch.manual_seed(torch_seed(config.seed, INITIAL))
+        self.network = build_network(network_config_for(config, store, len(self.train_classes)))
+        self.network.to(self.device)
+        self.optimizer = build_optimizer(config, self.network)
+        self.best = Best()
+        self.resumed_at: int | None = None
+
+    def run(self, on_progress: OnProgress, *, resume: bool) -> None:
+        """Take all steps that are left, then write the checkpoint."""
+        done = self._start(resume)
+        data, validation = self._data(), self._validation()
+        log = StepLog(self.run_folder, after_step=self.resumed_at)
+        self.network.train()
+        on_progress(self._progress(done, None, None))
+        if done == 0 and validation is not None:
+            first = validation.accuracy(self.network)
+            log.write({"step": 0, "episodes": 0, "val_accuracy": first})
+        for step in range(done, self.num_steps):
+            torch.manual_seed(torch_seed(self.config.seed, step))
+            result = take_step(
+                self.config,
+                self.network,
+                self.optimizer,
+                data.batch(step, self._episodes(step + 1) - self._episodes(step)),
+                step=step,
+                num_steps=self.num_steps,
+            )
+            self._after_step(step + 1, result, validation, log, on_progress)
+        self._finish()
+
+    def report(self, seconds: float) -> TrainReport:
+        """What came of the run."""
+        return TrainReport(
+            run_folder=self.run_folder,
+            checkpoint=self.run_folder / CHECKPOINT_NAME,
+            num_steps=self.num_steps,
+            selected="last" if self.val is None else "val",
+            step=self.best.step,
+            val_accuracy=self.best.val_accuracy,
+            train_classes=tuple(self.train_classes),
+            notes=tuple(self.notes),
+            resumed_at=self.resumed_at,
+            seconds=seconds,
+        )
+
+    def _start(self, resume: bool) -> int:
+        """Fit the stem, or load what a killed run left; return the steps that are done."""
+        if resume and (self.run_folder / STATE_NAME).is_file():
+            done, self.best = load_state(
+                self.run_folder, network=self.network, optimizer=self.optimizer
+            )
+            self.resumed_at = done
+            return done
+        rows = self.store.rows_of(self.train_classes)
+        sample = self.store.token_sample(
+            rows, seed=self.config.seed, max_tokens=self.config.stem_tokens
+        )
+        self.network.fit_stem(sample)
+        return 0
+
+    def _data(self) -> TrainData:
+        config = self.network.config
+        return TrainData(
+            self.config,
+            self.store,
+            stem_features=StemFeatures(
+                self.store,
+                self.network.stem,
+                self.store.rows_of(self.train_classes),
+                budget_bytes=int(self.config.cache_gib * GIB),
+                device=self.device,
+            ),
+            sampler=self.pools,
+            train_classes=[videos.number for videos in self.pools.videos],
+            mask_side=config.mask_side,
+            device=self.device,
+        )
+
+    def _validation(self) -> Validation | None:
+        if self.val is None:
+            return None
+        budget = int(self.config.cache_gib * GIB)
+        return Validation(
+            self.config,
+            self.store,
+            self.val,
+            self.network.stem,
+            budget_bytes=budget,
+            device=self.device,
+        )
+
+    def _after_step(
+        self,
+        step: int,
+        result: StepResult,
+        validation: Validation | None,
+        log: StepLog,
+        on_progress: OnProgress,
+    ) -> None:
+        last = step == self.num_steps
+        accuracy = None
+        if validation is not None and (last or step % self.config.val_every == 0):
+            accuracy = validation.accuracy(self.network)
+            if self.best.val_accuracy is None or accuracy > self.best.val_accuracy:
+                self.best.take(self.network, step, accuracy)
+        if validation is None and last:
+            self.best.take(self.network, step, None)
+        if last or accuracy is not None or step % self.config.log_every == 0:
+            line = {"step": step, "episodes": self._episodes(step), **asdict(result)}
+            log.write(line if accuracy is None else {**line, "val_accuracy": accuracy})
+            on_progress(self._progress(step, result, accuracy))
+        if not last and step % self.config.state_every == 0:
+            save_state(
+                self.run_folder,
+                step=step,
+                network=self.network,
+                optimizer=self.optimizer,
+                best=self.best,
+            )
+
+    def _finish(self) -> None:
+        index = self.store.index
+        info = CheckpointInfo(
+            network=self.network.config.to_dict(),
+            train=self.config.to_dict(),
+            fingerprint=index.fingerprint,
+            dataset=index.dataset_name,
+            digest=index.digest,
+            train_classes=self.train_classes,
+            step=self.best.step,
+            val_accuracy=self.best.val_accuracy,
+            selected="last" if self.val is None else "val",
+        )
+        save_checkpoint(self.run_folder, self.best.weights, info)
+        (self.run_folder / STATE_NAME).unlink(missing_ok=True)
+
+    def _episodes(self, step: int) -> int:
+        return min(self.config.episodes, step * self.config.episodes_per_step)
+
+    def _progress(
+        self, step: int, result: StepResult | None, val_accuracy: float | None
+    ) -> TrainProgress:
+        return TrainProgress(
+            step=step,
+            num_steps=self.num_steps,
+            episodes=self._episodes(step),
+            loss=None if result is None else result.loss,
+            accuracy=None if result is None else result.accuracy,
+            val_accuracy=val_accuracy,
+            notes=tuple(self.notes) if result is None else (),
+        )

@@ -1,0 +1,164 @@
+"""Settings of a training run, and what it reports while it runs and at its end."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pipeline.errors import ConfigError
+
+MaskUse = Literal["true", "shuffled", "off"]
+Selection = Literal["val", "last"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Every setting that decides the trained weights; stored in the run and in the checkpoint.
+
+    Defaults without a source are our choice. "Measured" means on JHMDB-21 with frozen
+    EfficientNet-Lite0 features.
+    """
+
+    episodes: int = 10_000
+    """In all. At 64 a step these are 157 steps; measured: 100 to 200 are right for 12 classes, and
+    800 lose 4 points, so more is not better with frozen features."""
+    way: int = 5
+    """The field's."""
+    shot: int = 1
+    """One model, trained at 1 shot, serves all shots (MoLo and CLIP-FSAR do so)."""
+    queries: int = 2
+    """Per class; with one shot a step holds 3 clips of each class. The field uses 5 to 7."""
+    seed: int = 0
+    pool_classes: int = 32
+    """Classes of a step at most; their clips are encoded once and shared by its episodes."""
+    episodes_per_step: int = 64
+    """Episodes formed from one pool; they cost little beside its encoding."""
+    frames: int | None = None
+    """T, frames of a clip, out of the stored ones; None = all stored."""
+    preset: str = "i2st"
+    """Of the network; see `i2st_model.config.PRESETS`."""
+    network: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of NetworkConfig on top of the preset."""
+    alpha: float = 0.3
+    """Weight of the base-class loss; 0 leaves the head out. Inferred from MoLo (0.1 to 0.8).
+    Measured: it does not help."""
+    beta: float = 1.0
+    """Weight of the mask loss. Measured with mask-pooled instances."""
+    masks: MaskUse = "true"
+    """shuffled gives each video the masks of another (a control); off ignores them."""
+    flips: bool | None = None
+    """Mirror clips and masks at random; None = unless the dataset is an ssv2, whose classes tell
+    left from right."""
+    fast_rate: float = 1e-3
+    """Learning rate of projection and mask decoder. Measured."""
+    slow_rate: float = 1e-4
+    """Learning rate of the rest. Measured."""
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    """Share of the steps; a half cosine follows."""
+    gradient_clip: float = 10.0
+    """Largest norm. Measured norms are 2 to 9, so this stops accidents only."""
+    select: Selection = "val"
+    """Keep the weights that are best on fixed val episodes, or the last. Measured: 4 val classes
+    can move against the test classes."""
+    val_every: int = 20
+    """Steps between looks at the val split; the end is always looked at."""
+    val_episodes: int = 1000
+    classes: tuple[str, ...] | None = None
+    """Train on these instead of the train split; for cross-validation over classes."""
+    val_classes: tuple[str, ...] | None = None
+    """Select on these instead of the val split."""
+    state_every: int = 20
+    """Steps between saved states, hence the most that a kill can cost."""
+    log_every: int = 1
+    cache_gib: float = 2.0
+    """Memory for the stem outputs of the train split; beyond it they are computed each step, with
+    the same result."""
+    stem_tokens: int = 50_000
+    """Training tokens at most to which the stem is fitted."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        for name in ("classes", "val_classes"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else tuple(value))
+        for name, choices in (("masks", get_args(MaskUse)), ("select", get_args(Selection))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r}; one of {', '.join(choices)} is needed"
+                )
+        for name in ("episodes", "pool_classes", "episodes_per_step", "val_every", "val_episodes"):
+            _at_least(self, name, 1)
+        for name in ("state_every", "log_every", "stem_tokens"):
+            _at_least(self, name, 1)
+        for name in ("alpha", "beta", "weight_decay", "warmup", "cache_gib", "fast_rate"):
+            _at_least(self, name, 0)
+        _at_least(self, "slow_rate", 0)
+        _at_least(self, "val_episodes", 2)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values from which `train_config` rebuilds this config."""
+        values = asdict(self)
+        for name in ("classes", "val_classes"):
+            values[name] = None if values[name] is None else list(values[name])
+        return {**values, "network": dict(self.network)}
+
+
+def train_config(values: Mapping[str, Any]) -> TrainConfig:
+    """Build a config from a run's JSON.
+
+    Raises:
+        ConfigError: a key is no field, or a value is out of range.
+    """
+    known = {one.name for one in fields(TrainConfig)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigError(
+            f"unknown train setting {unknown[0]!r}; known: {', '.join(sorted(known))}; "
+            "use the version of i2st that wrote it"
+        )
+    return TrainConfig(**values)
+
+
+def _at_least(config: TrainConfig, name: str, least: float) -> None:
+    value = getattr(config, name)
+    if not value >= least:
+        raise ConfigError(f"{name}={value}; at least {least} is needed; raise it")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainProgress:
+    """What `train` tells its caller after every logged step, and once before the first."""
+
+    step: int
+    num_steps: int
+    episodes: int
+    """Seen so far."""
+    loss: float | None = None
+    accuracy: float | None = None
+    """Percent, on the step's own episodes."""
+    val_accuracy: float | None = None
+    """Percent; None at steps without a look."""
+    notes: tuple[str, ...] = ()
+    """Sentences the user should see; with the first call only."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainReport:
+    """What came of a run."""
+
+    run_folder: Path
+    checkpoint: Path
+    num_steps: int
+    selected: Selection
+    step: int
+    """Of the weights in the checkpoint."""
+    val_accuracy: float | None
+    """Percent, of those weights; None where nothing was selected."""
+    train_classes: tuple[str, ...]
+    notes: tuple[str, ...]
+    resumed_at: int | None
+    """Step a resumed run went on from."""
+    seconds: float
+    """Of this call."""

@@ -1,0 +1,165 @@
+"""What one training step sees: clips of a pool, their masks and base classes, flipped at random.
+
+Shape letters: B = P x M clips of the pool, T frames of a clip, L = g x g grid cells, P stem
+channels, S side of the mask targets.
+
+Everything drawn here is a function of (seed, step), so a resumed run sees the same data.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from i2st_model.draws import Stream, Words
+from i2st_model.features import FeatureStore
+from i2st_model.pools import Pool, PoolSampler
+from i2st_model.schedules import random_positions
+from i2st_model.stem_features import StemFeatures
+from i2st_model.training_config import TrainConfig
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskTargets:
+    """Supervision of the instance masks."""
+
+    coverage: Tensor
+    """(B, T, S, S) float in [0, 1]."""
+    valid: Tensor
+    """(B, T) bool."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainBatch:
+    """One step's clips and the episodes among them."""
+
+    pool: Pool
+    stem_tokens: Tensor
+    """(B, T, L, P) float32."""
+    masks: MaskTargets | None
+    base_classes: Tensor
+    """(B,) int64. Position of the clip's class among the train classes."""
+
+
+class TrainData:
+    """Makes the batch of each step."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        store: FeatureStore,
+        *,
+        stem_features: StemFeatures,
+        sampler: PoolSampler,
+        train_classes: Sequence[int],
+        mask_side: int,
+        device: torch.device,
+    ) -> None:
+        """Prepare the masks.
+
+        Args:
+            config: the run's settings.
+            store: where masks come from.
+            stem_features: where clips come from.
+            sampler: draws the pools.
+            train_classes: class numbers in the order of the base-class head.
+            mask_side: S; 0 where the network makes no masks.
+            device: where batches go.
+
+        Raises:
+            ConfigError: masks are asked for and the shards hold none.
+        """
+        self.config, self.store, self.device = config, store, device
+        self.stem_features, self.sampler, self.mask_side = stem_features, sampler, mask_side
+        self.flips = flips_for(config, store.index.dataset_name)
+        self._base_class = {number: place for place, number in enumerate(train_classes)}
+        wanted = config.masks != "off" and config.beta > 0 and mask_side > 0
+        self.mask_source = self._mask_source() if wanted else None
+
+    def batch(self, step: int, episodes: int) -> TrainBatch:
+        """Make the clips of one step.
+
+        Args:
+            step: 0 for the first step.
+            episodes: number of episodes to form.
+        """
+        pool = self.sampler.pool(step, episodes)
+        rows = pool.rows.ravel()
+        words = Words(Stream.AUGMENT, self.config.seed, step)
+        positions = random_positions(words, len(rows), self.store.num_stored, self.store.num_frames)
+        mirrored = np.array([self.flips and words.below(2) == 1 for _ in rows])
+        clips = self.stem_features.clips(rows, positions)
+        base = [self._base_class[int(number)] for number in pool.classes]
+        return TrainBatch(
+            pool=pool,
+            stem_tokens=flip_tokens(clips, mirrored, self.store.grid),
+            masks=self._masks(rows, positions, mirrored),
+            base_classes=torch.tensor(base, device=self.device).repeat_interleave(
+                pool.rows.shape[1]
+            ),
+        )
+
+    def _mask_source(self) -> dict[int, int]:
+        """Row of a clip -> row whose masks supervise it."""
+        if not self.store.index.has_masks:
+            raise ConfigError(
+                f"the shards of {self.store.index.dataset_name} hold no masks, masks="
+                f"{self.config.masks!r} asks for them; extract with a segmenter, or train with "
+                "masks=off"
+            )
+        reader = self.store.reader
+        used = np.isin(reader.class_index, list(self._base_class))
+        rows = np.flatnonzero(used & (np.asarray(reader.split) == "train")).tolist()
+        if self.config.masks == "true":
+            return {row: row for row in rows}
+        order = Words(Stream.MASK_SHUFFLE, self.config.seed, 0).choose(len(rows), len(rows))
+        # One cycle through all videos: none keeps its own masks.
+        following = zip(order, order[1:] + order[:1], strict=True)
+        return {rows[here]: rows[there] for here, there in following}
+
+    def _masks(
+        self, rows: NDArray[np.int64], positions: NDArray[np.int64], mirrored: NDArray[np.bool_]
+    ) -> MaskTargets | None:
+        if self.mask_source is None:
+            return None
+        side = self.mask_side
+        coverage = torch.zeros(*positions.shape, side, side)
+        valid = torch.zeros(positions.shape, dtype=torch.bool)
+        # Under cross-validation over classes some clips come from other splits, which have none.
+        here = np.array([int(row) in self.mask_source for row in rows])
+        if here.any():
+            sources = np.array([self.mask_source[int(row)] for row in rows[here]])
+            found = self.store.mask_targets(sources, side, positions[here])
+            where = torch.from_numpy(here)
+            coverage[where], valid[where] = found
+        chosen = torch.from_numpy(mirrored)
+        coverage[chosen] = coverage[chosen].flip(-1)
+        return MaskTargets(coverage=coverage.to(self.device), valid=valid.to(self.device))
+
+
+def flips_for(config: TrainConfig, dataset_name: str) -> bool:
+    """Whether clips are mirrored: as told, else unless the dataset is an ssv2."""
+    if config.flips is not None:
+        return config.flips
+    return not dataset_name.lower().startswith(("ssv2", "something"))
+
+
+def flip_tokens(tokens: Tensor, mirrored: NDArray[np.bool_], grid: int) -> Tensor:
+    """Reverse the columns of the token grid of the chosen clips.
+
+    Args:
+        tokens: (B, T, L, P) float, row-major cells. Changed in place.
+        mirrored: (B,) bool.
+        grid: g, L = g x g.
+
+    Returns:
+        The same tensor.
+    """
+    chosen = torch.from_numpy(np.flatnonzero(mirrored)).to(tokens.device)
+    cells = tokens[chosen].unflatten(2, (grid, grid))
+    tokens[chosen] = cells.flip(3).flatten(2, 3)
+    return tokens

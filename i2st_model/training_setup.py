@@ -1,0 +1,102 @@
+"""What a run is built from: device, seeds, train classes, network."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from i2st_model.class_videos import group_videos
+from i2st_model.config import NetworkConfig, preset
+from i2st_model.draws import WORD, Stream, Words
+from i2st_model.features import FeatureStore
+from i2st_model.network import I2STNetwork, build_network
+from i2st_model.pools import PoolSampler
+from i2st_model.training_config import TrainConfig
+from pipeline.errors import ConfigError
+
+INITIAL = WORD - 1
+"""Number of the torch seed that initial weights are drawn from; no step reaches it."""
+
+
+def network_config_for(
+    config: TrainConfig, store: FeatureStore, num_train_classes: int
+) -> NetworkConfig:
+    """Network config of a run: the preset, what the shards decide, and the run's own settings.
+
+    Raises:
+        ConfigError: preset or setting is unknown.
+    """
+    sizes: dict[str, Any] = {
+        "token_dim": store.index.token_dim,
+        "grid": store.grid,
+        "base_classes": num_train_classes if config.alpha > 0 else 0,
+    }
+    return preset(config.preset, **{**sizes, **config.network})
+
+
+def build_untrained(config: TrainConfig, store: FeatureStore) -> I2STNetwork:
+    """Build the network of a run as it is before its first step, stem fitted: the control "step 0".
+
+    Raises:
+        ConfigError: settings contradict each other or the shards.
+    """
+    videos = pool_sampler(config, store).videos
+    with own_torch():
+        torch.manual_seed(torch_seed(config.seed, INITIAL))
+        network = build_network(network_config_for(config, store, len(videos)))
+    rows = store.rows_of([store.reader.class_names[v.number] for v in videos])
+    network.fit_stem(store.token_sample(rows, seed=config.seed, max_tokens=config.stem_tokens))
+    return network.eval()
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device that ``auto``, ``cpu`` or ``cuda[:N]`` names here.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name != "cpu" and not (name.startswith("cuda") and torch.cuda.is_available()):
+        raise ConfigError(f"device={name!r} is not available here; pass device=auto or device=cpu")
+    return torch.device(name)
+
+
+def pool_sampler(config: TrainConfig, store: FeatureStore) -> PoolSampler:
+    """Sampler of a run's pools; it knows which train classes have enough videos.
+
+    Raises:
+        ConfigError: too few classes.
+    """
+    names = config.classes if config.classes is not None else store.classes_of("train")
+    reader = store.reader
+    what = "split 'train'" if config.classes is None else "the given classes"
+    return PoolSampler(
+        group_videos(
+            reader.class_index, reader.groups, store.class_numbers(names), reader.class_names
+        ),
+        way=config.way,
+        shot=config.shot,
+        queries=config.queries,
+        seed=config.seed,
+        num_classes=config.pool_classes,
+        episodes_per_step=config.episodes_per_step,
+        where=f"{what} of {store.index.dataset_name}",
+    )
+
+
+def torch_seed(seed: int, number: int) -> int:
+    """Seed of torch's generators for one step, or for the initial weights (`INITIAL`)."""
+    return Words(Stream.TORCH, seed, number).word() >> 1
+
+
+@contextmanager
+def own_torch() -> Iterator[None]:
+    """Leave the caller's random state and thread count as they were."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)

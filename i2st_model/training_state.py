@@ -1,0 +1,117 @@
+"""What a killed run needs to go on as if it had not been: weights, best weights, optimizer moments.
+
+No RNG state is among it: every step seeds its own draws from (seed, step).
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from i2st_model.checkpoints import load_tensors, load_weights, save_tensors
+from i2st_model.runs import STATE_NAME
+from pipeline.errors import CheckpointError
+
+FORMAT = "i2st-train-state"
+
+
+@dataclass(kw_only=True, slots=True)
+class Best:
+    """The weights to keep so far."""
+
+    step: int = 0
+    val_accuracy: float | None = None
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def take(self, network: nn.Module, step: int, val_accuracy: float | None) -> None:
+        """Replace them by the network's."""
+        self.step, self.val_accuracy = step, val_accuracy
+        self.weights = {
+            name: value.detach().cpu().clone() for name, value in network.state_dict().items()
+        }
+
+
+def save_state(
+    run_folder: Path,
+    *,
+    step: int,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    best: Best,
+) -> None:
+    """Write ``state.safetensors``, whole or not at all.
+
+    Args:
+        run_folder: the run's folder.
+        step: steps that are done.
+        network: current weights.
+        optimizer: its moments are stored by parameter name.
+        best: weights to keep so far.
+    """
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in best.weights.items()}
+    for name, parameter in network.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
+    values = {
+        "format": FORMAT,
+        "step": step,
+        "best_step": best.step,
+        "best_val_accuracy": best.val_accuracy,
+    }
+    save_tensors(run_folder / STATE_NAME, tensors, values)
+
+
+def load_state(
+    run_folder: Path, *, network: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, Best]:
+    """Read ``state.safetensors`` into a network and its optimizer.
+
+    Args:
+        run_folder: the run's folder.
+        network: as built from the run's config.
+        optimizer: over the network's parameters.
+
+    Returns:
+        Steps that are done, and the weights to keep so far.
+
+    Raises:
+        CheckpointError: the file is damaged, or does not fit the network.
+    """
+    path = run_folder / STATE_NAME
+    values, tensors = load_tensors(path)
+    if values.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {values.get('format')!r:.40}; {FORMAT} was needed; train again"
+        )
+    load_weights(network, _part(tensors, "network."), path)
+    parameters = dict(network.named_parameters())
+    moments: dict[str, dict[str, Any]] = {}
+    for key, value in _part(tensors, "optimizer.").items():
+        kind, name = key.split(".", 1)
+        if name not in parameters or value.shape not in ((), parameters[name].shape):
+            raise CheckpointError(
+                f"{path} holds {key} of shape {tuple(value.shape)}, which no parameter has; "
+                "start another run"
+            )
+        # AdamW keeps its step count on the CPU, and its moments beside the parameter.
+        place = "cpu" if kind == "step" else parameters[name].device
+        moments.setdefault(name, {})[kind] = value.to(place)
+    for name, state in moments.items():
+        optimizer.state[parameters[name]] = state
+    best = Best(
+        step=int(values["best_step"]),
+        val_accuracy=values["best_val_accuracy"],
+        weights=_part(tensors, "best."),
+    )
+    return int(values["step"]), best
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,126 @@
+"""The val split during training: one fixed set of episodes on which checkpoints are compared."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from i2st_model.class_videos import group_videos
+from i2st_model.episodes import EpisodeSampler
+from i2st_model.features import FeatureStore
+from i2st_model.network import I2STNetwork
+from i2st_model.scoring import describe_videos, episode_batches, places_of, predict_episodes
+from i2st_model.stem import Stem
+from i2st_model.stem_features import StemFeatures
+from i2st_model.training_config import TrainConfig
+from pipeline.errors import ConfigError
+
+EPISODES_AT_A_TIME = 200
+
+
+class Validation:
+    """Accuracy of a network on fixed val episodes."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        store: FeatureStore,
+        sampler: EpisodeSampler,
+        stem: Stem,
+        *,
+        budget_bytes: int,
+        device: torch.device,
+    ) -> None:
+        self.sampler = sampler
+        self._count, self._device = config.val_episodes, device
+        self._rows = np.array(sorted(row for v in sampler.videos for row in v.rows))
+        self._places = places_of(self._rows, len(store.reader.class_index), device)
+        self._features = StemFeatures(
+            store, stem, self._rows, budget_bytes=budget_bytes, device=device
+        )
+
+    @torch.no_grad()
+    def accuracy(self, network: I2STNetwork) -> float:
+        """Percent; leaves the network in training mode."""
+        network.eval()
+
+        def describe(rows: np.ndarray) -> dict[str, Tensor]:
+            return network.encode(self._features.clips(rows), with_masks=False).descriptors
+
+        descriptors = describe_videos(self._rows, describe)
+        correct = [
+            predict_episodes(episode, self._places, descriptors, network.logits).correct.mean()
+            * len(episode.classes)
+            for episode in episode_batches(self.sampler, self._count, EPISODES_AT_A_TIME)
+        ]
+        network.train()
+        return float(100.0 * sum(correct) / self._count)
+
+
+def val_sampler(
+    config: TrainConfig, store: FeatureStore, train_classes: Sequence[str]
+) -> tuple[EpisodeSampler | None, list[str]]:
+    """Find episodes to select on: as many ways as there are classes, groups disjoint if possible.
+
+    Args:
+        config: the run's settings.
+        store: the features.
+        train_classes: classes that training uses; they may not be selected on.
+
+    Returns:
+        The sampler, or None where the last weights have to be taken; and sentences for the user.
+
+    Raises:
+        ConfigError: a val class is also a train class.
+    """
+    if config.select == "last":
+        return None, []
+    names = config.val_classes
+    chosen = list(names) if names is not None else _val_classes(store)
+    both = sorted(set(chosen) & set(train_classes))
+    if both:
+        raise ConfigError(
+            f"class {both[0]!r} is in the train and in the val classes; they must be disjoint; "
+            "leave it out of one"
+        )
+    for disjoint in (True, False):
+        try:
+            return _sampler(config, store, chosen, disjoint)
+        except ConfigError:
+            continue
+    return None, [
+        f"{store.index.dataset_name} has {len(chosen)} val classes to select on, 2 with "
+        f"{config.shot + 1} videos are needed; the last weights are kept"
+    ]
+
+
+def _val_classes(store: FeatureStore) -> list[str]:
+    return store.classes_of("val") if "val" in store.index.classes else []
+
+
+def _sampler(
+    config: TrainConfig, store: FeatureStore, names: Sequence[str], disjoint: bool
+) -> tuple[EpisodeSampler, list[str]]:
+    reader = store.reader
+    videos = group_videos(
+        reader.class_index, reader.groups, store.class_numbers(names), reader.class_names
+    )
+    settings: dict[str, Any] = {
+        "shot": config.shot,
+        "seed": config.seed,
+        "disjoint_groups": disjoint,
+    }
+    usable = EpisodeSampler(videos, way=2, drop_small_classes=True, **settings)
+    way = min(config.way, len(usable.videos))
+    sampler = EpisodeSampler(usable.videos, way=way, **settings)
+    # Groups that span classes only show when episodes are drawn, so all are drawn now.
+    sampler.batch(0, config.val_episodes)
+    notes = [f"val class {name!r} has too few videos and is left out" for name in usable.dropped]
+    if way < config.way:
+        notes.append(
+            f"selecting on {way}-way episodes: {store.index.dataset_name} has {way} val classes, "
+            f"way={config.way} needs {config.way}"
+        )
+    return sampler, notes

@@ -1,0 +1,97 @@
+"""Shards without videos: every class has a direction of its own, shown in a box that masks mark.
+
+Tokens inside the box are ``signal`` times the class's direction plus noise, those outside are
+noise; the frame embedding is the mean token. signal=0 leaves nothing to recognise.
+"""
+
+import numpy as np
+
+from pipeline.manifests import Video
+from pipeline.segmenters import Masks
+from pipeline.shards.committed import finish
+from pipeline.shards.reader import ShardReader
+from pipeline.shards.writer import ShardWriter, VideoFeatures
+
+CELLS = 128
+FINGERPRINT = {
+    "decoder": {"name": "none", "version": "1"},
+    "encoder": {"name": "synthetic", "sha256": "0"},
+    "frames": {"count": 4, "rule": "segment_centres"},
+    "view": {"geometry": "full_frame"},
+}
+
+
+def make_shards(
+    folder,
+    *,
+    name="toy",
+    classes=(6, 5, 5),
+    videos=8,
+    frames=4,
+    grid=4,
+    channels=16,
+    signal=3.0,
+    masks=True,
+    group_size=1,
+    seed=0,
+    fingerprint=FINGERPRINT,
+):
+    """Write a dataset with train, val and test classes, and open it."""
+    rng = np.random.default_rng(seed)
+    names = {
+        split: [f"{split} {number}" for number in range(count)]
+        for split, count in zip(("train", "val", "test"), classes, strict=True)
+    }
+    everything = [one for some in names.values() for one in some]
+    writer = ShardWriter(folder, fingerprint, class_names=everything)
+    folder.mkdir(parents=True)
+    for shard, (split, class_name) in enumerate((s, c) for s, some in names.items() for c in some):
+        direction = rng.normal(size=channels)
+        direction /= np.linalg.norm(direction)
+        rows = []
+        for number in range(videos):
+            video_id = f"{class_name}/{number:02d}"
+            video = Video(
+                video_id=video_id,
+                path=video_id,
+                class_name=class_name,
+                split=split,
+                group="" if group_size == 1 else f"{class_name} {number // group_size}",
+            )
+            rows.append(
+                _features(rng, video, frames, grid, signal * direction, masks and split == "train")
+            )
+        writer.write(shard, rows, [])
+    finish(folder, {"name": name, "classes": names}, fingerprint)
+    return ShardReader(folder)
+
+
+def _features(rng, video, frames, grid, signal, with_masks):
+    tokens = rng.normal(size=(frames, grid, grid, len(signal)))
+    top, left = rng.integers(0, grid // 2, size=2)
+    inside = np.s_[top : top + grid // 2, left : left + grid // 2]
+    tokens[:, inside[0], inside[1]] += signal
+    flat = tokens.reshape(frames, grid * grid, -1)
+    return VideoFeatures(
+        video=video,
+        tokens=flat.astype(np.float16),
+        frame_embedding=flat.mean(axis=1).astype(np.float16),
+        masks=_box_masks(frames, grid, inside) if with_masks else None,
+        frame_indices=np.arange(frames, dtype=np.int32),
+        num_frames_decoded=frames,
+        num_frames_expected=frames,
+        num_damaged_packets=0,
+    )
+
+
+def _box_masks(frames, grid, inside):
+    scale = CELLS // grid
+    mask = np.zeros((grid, grid), dtype=bool)
+    mask[inside] = True
+    fine = mask.repeat(scale, axis=0).repeat(scale, axis=1)
+    bits = np.broadcast_to(np.packbits(fine), (frames, 1, CELLS * CELLS // 8))
+    return Masks(
+        bits=np.ascontiguousarray(bits),
+        found=np.ones((frames, 1), dtype=bool),
+        score=np.ones((frames, 1), dtype=np.float16),
+    )
