@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.manifest_library import known_manifests, load_manifest
 from pipeline.manifest_lists import read_imported
 from pipeline.manifest_scan import resolve_root, scan_folders
-from pipeline.manifest_schema import known_manifests, load_manifest
 from pipeline.manifest_types import SPLITS, Manifest, Video
 from pipeline.manifests import class_of_folder, find_videos
 

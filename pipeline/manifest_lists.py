@@ -8,23 +8,18 @@ Each becomes ``class<TAB>video id``.
 import hashlib
 import os
 import re
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ManifestError
+from pipeline.manifest_fetch import RAW_BASE, fetch_list
+from pipeline.manifest_library import load_manifest
 from pipeline.manifest_paths import check_name
-from pipeline.manifest_schema import load_manifest
 from pipeline.manifest_text import MAX_TABLE_BYTES, read_text
 from pipeline.manifest_types import ListSource, Manifest, spelling
 
-RAW_BASE = "https://raw.githubusercontent.com"
-TIMEOUT_SECONDS = 30.0
-MAX_LIST_BYTES = 32_000_000
 _LABELLED = re.compile(r"(?:train|val|test)(\d{1,4})/([^/]+)")
 _LABELLED_PATH = re.compile(
     r"(?:train|val|test)\d{1,4}//(?:[^/]+/)*([^/]+)/([^/]+)\.(?:mp4|mkv|webm|avi)"
@@ -78,10 +73,7 @@ def import_list(
     """
     manifest = load_manifest(name, edition=edition)
     record = _record(manifest, split)
-    url = record.url(base_url)
-    what = str(source) if source is not None else url
-    content = _read(source) if source is not None else _download(url)
-    _check_sha256(content, record, what=what, wanted=f"{manifest.name} {split}")
+    content, origin = fetch_list(record, source, base_url=base_url)
     rows = normalise_list(content.decode("utf-8", "replace").splitlines(), split, manifest)
     table = "".join(f"{class_name}\t{video_id}\n" for class_name, video_id in rows)
     path = list_path(manifest, split, destination)
@@ -92,7 +84,7 @@ def import_list(
         split=split,
         num_videos=len(rows),
         sha256=record.sha256,
-        source=what,
+        source=origin,
         path=path,
     )
 
@@ -190,35 +182,6 @@ def _record(manifest: Manifest, split: str) -> ListSource:
             f"known: {', '.join(manifest.sources)}; pass one of these"
         )
     return manifest.sources[split]
-
-
-def _read(source: Path) -> bytes:
-    read_text(source, max_bytes=MAX_LIST_BYTES)  # refuses pipes, huge files and other encodings
-    return source.read_bytes()
-
-
-def _download(url: str) -> bytes:
-    by_hand = "download it by hand and pass it with --file"
-    quoted = urllib.parse.quote(url, safe=":/%@")
-    try:
-        with urllib.request.urlopen(quoted, timeout=TIMEOUT_SECONDS) as reply:
-            content: bytes = reply.read(MAX_LIST_BYTES + 1)
-    except (OSError, ValueError) as fault:
-        reason = getattr(fault, "reason", None) or fault
-        raise ManifestError(f"{url} cannot be fetched ({str(reason)!a:.120}); {by_hand}") from fault
-    if len(content) > MAX_LIST_BYTES:
-        raise ManifestError(f"{url} is larger than {MAX_LIST_BYTES} bytes; {by_hand}")
-    return content
-
-
-def _check_sha256(content: bytes, record: ListSource, *, what: str, wanted: str) -> None:
-    found, lines = hashlib.sha256(content).hexdigest(), len(content.splitlines())
-    if (found, lines) != (record.sha256, record.lines):
-        raise ManifestError(
-            f"{what} has {lines} lines and sha256 {found[:12]}; {wanted} needs {record.lines} "
-            f"lines, {record.sha256[:12]}; download {record.url()} by hand and pass it unchanged "
-            "with --file"
-        )
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,11 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import data_manifests
 from pipeline.errors import ManifestError
 from pipeline.manifest_paths import check_name, check_relative
 from pipeline.manifest_text import did_you_mean, read_yaml
@@ -27,43 +25,6 @@ _KEYS = {
 _CLASS_KEYS = {"videos", "label", "actor", "objects"}
 _SOURCE_TEXTS = ("repository", "commit", "path", "licence", "sha256", "table_sha256")
 MAX_NOUNS = 3
-
-
-def load_manifest(name: str, *, edition: str | None = None) -> Manifest:
-    """Manifest of a dataset that ships with i2st.
-
-    Args:
-        name: e.g. ``hmdb51``; ``kinetics100-hyrsm`` is the edition ``hyrsm`` of ``kinetics100``.
-        edition: which published lists choose the videos; None for the one that ``name`` says.
-
-    Returns:
-        The manifest, its edition chosen.
-
-    Raises:
-        ManifestError: no such dataset or edition.
-    """
-    base = name
-    if base not in data_manifests.names():
-        base, _, suffix = name.rpartition("-")
-        if base not in data_manifests.names() or edition not in (None, suffix):
-            raise _unknown(name)
-        edition = suffix
-    manifest = read_manifest(data_manifests.path_of(base))
-    if edition is None or edition == manifest.edition:
-        return manifest
-    if edition not in manifest.lists:
-        raise _unknown(f"{base}-{edition}")
-    return replace(manifest, name=f"{base}-{edition}", edition=edition)
-
-
-def known_manifests() -> list[str]:
-    """Names that ``load_manifest`` accepts, other editions included."""
-    names = []
-    for base in data_manifests.names():
-        manifest = read_manifest(data_manifests.path_of(base))
-        others = sorted(set(manifest.lists) - {manifest.edition})
-        names += [base, *(f"{base}-{edition}" for edition in others)]
-    return names
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -229,11 +190,3 @@ def _source(raw: Any, what: str) -> ListSource:
         if not re.fullmatch("[0-9a-f]{64}", texts[key]):
             raise ManifestError(f"{what}: {key} is no sha256; 64 hex digits are needed; correct it")
     return ListSource(**texts, lines=count(entry["lines"], f"{what}: lines"))
-
-
-def _unknown(name: str) -> ManifestError:
-    known = known_manifests()
-    return ManifestError(
-        f"unknown dataset {name!a:.80}{did_you_mean(name, known)}; known: {', '.join(known)}; "
-        "pass one of these, or a folder with one sub-folder per class"
-    )

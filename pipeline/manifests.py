@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.errors import ManifestError
+from pipeline.manifest_library import known_manifests, load_manifest
 from pipeline.manifest_lists import read_imported
 from pipeline.manifest_paths import check_relative
 from pipeline.manifest_scan import resolve_root, scan_clips, scan_folders
-from pipeline.manifest_schema import known_manifests, load_manifest, read_manifest
+from pipeline.manifest_schema import read_manifest
 from pipeline.manifest_types import SPLITS, ClassPrompts, ListSource, Manifest, Video, spelling
 
 __all__ = [
