@@ -64,16 +64,17 @@ class Attention(nn.Module):
     def _folded(self, query: Tensor, memory: Tensor, allowed: Tensor | None) -> Tensor:
         D = memory.shape[2]
         Q, A = query.shape[1], D // self.heads
-        query_BHQA = self._split(self.query(query)) * A**-0.5
+        query_BQHA = self.query(query).unflatten(2, (self.heads, A)) * A**-0.5
         # q . (K m) = (K' q) . m: D x D work per query, not per memory token.
-        lifted = torch.matmul(query_BHQA, self.key.weight.view(self.heads, A, D)).flatten(1, 2)
+        key_HAD = self.key.weight.view(self.heads, A, D)
+        lifted = torch.einsum("bqha,had->bhqd", query_BQHA, key_HAD).flatten(1, 2)
         scores_BHQS = torch.matmul(lifted, memory.transpose(1, 2)).unflatten(1, (self.heads, Q))
         if allowed is not None:
             scores_BHQS = scores_BHQS.masked_fill(~allowed, -math.inf)
         mean_BHQD = torch.matmul(scores_BHQS.softmax(dim=-1).flatten(1, 2), memory)
-        value_HDA = self.value.weight.view(self.heads, A, D).transpose(1, 2)
-        heads_BHQA = torch.matmul(mean_BHQD.unflatten(1, (self.heads, Q)), value_HDA)
-        return heads_BHQA.transpose(1, 2).flatten(2) + self.value.bias
+        value_HAD = self.value.weight.view(self.heads, A, D)
+        mean_BHQD = mean_BHQD.unflatten(1, (self.heads, Q))
+        return torch.einsum("bhqd,had->bqha", mean_BHQD, value_HAD).flatten(2) + self.value.bias
 
     def _split(self, tokens: Tensor) -> Tensor:
         return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)

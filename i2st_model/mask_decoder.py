@@ -49,12 +49,13 @@ class MaskDecoder(nn.Module):
         """
         B, L, _ = tokens.shape
         pixels = self.upsample(tokens).view(B, 4 * L, self.width)
-        pixels = functional.gelu(self.norm(pixels))
+        pixels = functional.relu(self.norm(pixels))
         vectors = self.vectors(instances).view(B, -1, self.width) * self.width**-0.5
-        logits = torch.bmm(vectors, pixels.transpose(1, 2)) + self.bias
+        # Pixels come first, so that their gradient, the largest tensor, is made contiguous.
+        logits = torch.bmm(pixels, vectors.transpose(1, 2)) + self.bias
         g = self.side
-        # n, sub-cell (a, b) of the second step | cell (y, x), sub-cell (p, q) of the first.
-        logits = logits.view(B, -1, 2, 2, g, g, 2, 2).permute(0, 1, 4, 6, 2, 5, 7, 3)
+        # cell (y, x), sub-cell (p, q) of the first step | n, sub-cell (a, b) of the second.
+        logits = logits.view(B, g, g, 2, 2, -1, 2, 2).permute(0, 5, 1, 3, 6, 2, 4, 7)
         return logits.reshape(B, -1, 4 * g, 4 * g)
 
 

@@ -34,10 +34,13 @@ def frame_costs(query: Tensor, prototypes: Tensor) -> Tensor:
     _check_match(query, prototypes)
     E, Q, T, D = query.shape
     N = prototypes.shape[1]
-    similarity = torch.bmm(
-        unit(query).reshape(E, Q * T, D), unit(prototypes).reshape(E, N * T, D).transpose(1, 2)
-    )
-    return 1 - similarity.view(E, Q, T, N, T).transpose(2, 3)
+    products = torch.bmm(
+        query.reshape(E, Q * T, D), prototypes.reshape(E, N * T, D).transpose(1, 2)
+    ).view(E, Q, T, N, T)
+    # Lengths divide the small table of products, so that no normalised copy of the clips is made.
+    lengths_EQT, lengths_ENT = _lengths(query), _lengths(prototypes)
+    similarity = products / lengths_EQT[:, :, :, None, None] / lengths_ENT[:, None, None]
+    return 1 - similarity.transpose(2, 3)
 
 
 def bi_mhm(query: Tensor, prototypes: Tensor) -> Tensor:
@@ -152,6 +155,10 @@ def prototype_distance(query: Tensor, prototypes: Tensor) -> Tensor:
     cross = torch.bmm(query, prototypes.transpose(1, 2))
     squares = query.square().sum(-1).unsqueeze(2) + prototypes.square().sum(-1).unsqueeze(1)
     return (squares - 2 * cross).clamp_min(0)
+
+
+def _lengths(vectors: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(vectors, dim=-1).clamp_min(COSINE_EPSILON)
 
 
 def _log_sum(terms: list[Tensor]) -> Tensor:

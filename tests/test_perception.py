@@ -55,7 +55,7 @@ def test_mask_decoder_equals_two_transposed_convolutions_and_a_product():
     weight = decoder.upsample.weight.view(2, 2, 8, 8).permute(3, 2, 0, 1)
     pixels = functional.conv_transpose2d(image, weight, stride=2)
     pixels = pixels + decoder.upsample.bias.view(2, 2, 8).permute(2, 0, 1).repeat(1, 3, 3)
-    pixels = functional.gelu(decoder.norm(pixels.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+    pixels = functional.relu(decoder.norm(pixels.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
     pixel_map = functional.conv_transpose2d(pixels, kernel, stride=2)
     expected = torch.einsum("w,bwyx->byx", vectors[0], pixel_map) / math.sqrt(8) + decoder.bias
     found = decoder(instances, tokens)
