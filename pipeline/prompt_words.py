@@ -53,7 +53,9 @@ def objects_of_label(label: str) -> tuple[str, ...]:
     words = label_words(label).split()
     if NOTHING & set(words):
         return ()
-    while words and (words[0] in _VERBS or words[0].endswith("ing")):
+    if words and words[0] in _VERBS:
+        words = words[1:]
+    while words and words[0].endswith("ing"):
         words = words[1:]
     phrases = [clean_noun(phrase) for phrase in _BREAKS.split(" ".join(words))]
     # A phrase that ends in an -ing form, such as "sky diving", names what is done, not a thing.
