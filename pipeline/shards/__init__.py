@@ -9,7 +9,7 @@
     mapping.py     one shard, checked and mapped
     reader.py      ShardReader: rows -> arrays, gathered over the shards
     verify.py      verify: recomputes every checksum
-    files.py, sealed_json.py, sidecar.py, fingerprint.py, lock.py, failpoints.py: what these stand on
+    sidecar.py, fingerprint.py, sealed_json.py, files.py, lock.py, failpoints.py: beneath these
 
 Import from the modules; this file stays empty so that ``i2st info`` starts fast.
 """

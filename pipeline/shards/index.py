@@ -139,9 +139,12 @@ def _from_document(document: dict[str, Any], path: Path) -> ShardIndex:
     dataset, fingerprint = document["dataset"], document["fingerprint"]
     if not isinstance(dataset["name"], str) or not isinstance(fingerprint, dict):
         raise malformed(path, "dataset")
-    for names in dataset["classes"].values():
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise malformed(path, "classes")
+    classes = dataset["classes"]
+    if not isinstance(classes, dict) or not all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+        for names in classes.values()
+    ):
+        raise malformed(path, "classes")
     shape = FeatureShape(**document["shape"])
     if not all(type(size) is int and size >= 0 for size in shape):
         raise malformed(path, "shape")

@@ -163,7 +163,9 @@ class ShardReader:
     def _check_new(self, numbers: Sequence[int]) -> None:
         """Check shards that were not used yet, in threads: sha256 leaves Python's lock alone."""
         new = [number for number in numbers if number not in self._checked]
-        if len(new) > 1:
+        if len(new) == 1:
+            self._mapped(new[0])
+        elif new:
             with ThreadPoolExecutor(_MAX_THREADS) as pool:
                 for number, shard in zip(new, pool.map(self._map, new), strict=True):
                     if len(self._open) < _MAX_OPEN:
