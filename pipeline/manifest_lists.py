@@ -73,7 +73,8 @@ def import_list(
     """
     manifest = load_manifest(name, edition=edition)
     record = _record(manifest, split)
-    content, origin = fetch_list(record, source, base_url=base_url)
+    by_hand = f"i2st manifest import {manifest.name} --split {split} --from FILE"
+    content, origin = fetch_list(record, source, by_hand=by_hand, base_url=base_url)
     rows = normalise_list(content.decode("utf-8", "replace").splitlines(), split, manifest)
     table = "".join(f"{class_name}\t{video_id}\n" for class_name, video_id in rows)
     path = list_path(manifest, split, destination)

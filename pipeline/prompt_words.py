@@ -4,6 +4,7 @@ segmenter.md's rule: drop the leading verb and the stop words; what is left is t
 """
 
 import re
+from itertools import dropwhile
 
 MAX_OBJECTS = 3
 MAX_WORDS = 4
@@ -55,9 +56,8 @@ def objects_of_label(label: str) -> tuple[str, ...]:
         return ()
     if words and words[0] in _VERBS:
         words = words[1:]
-    while words and words[0].endswith("ing"):
-        words = words[1:]
-    phrases = [clean_noun(phrase) for phrase in _BREAKS.split(" ".join(words))]
+    parts = [part.split() for part in _BREAKS.split(" ".join(words))]
+    phrases = [clean_noun(" ".join(dropwhile(_is_doing, part))) for part in parts]
     # A phrase that ends in an -ing form, such as "sky diving", names what is done, not a thing.
     return _first([phrase for phrase in phrases if not phrase.endswith("ing")])
 
@@ -75,6 +75,10 @@ def objects_of_placeholders(placeholders: tuple[str, ...]) -> tuple[str, ...]:
         part for text in placeholders for part in re.split(r"\band\b|\bof\b|,", text.casefold())
     ]
     return _first([clean_noun(phrase) for phrase in phrases])
+
+
+def _is_doing(word: str) -> bool:
+    return word.endswith("ing")
 
 
 def clean_noun(phrase: str) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import manifest_lists
 from pipeline.errors import ManifestError
 from pipeline.manifest_lists import import_list, list_path, normalise_list, read_imported
 from pipeline.manifests import find_videos, load_manifest
@@ -64,7 +63,7 @@ def test_import_list_reads_the_other_edition_of_kinetics100(split_lists, tmp_pat
 
 def test_import_list_refuses_another_list_and_keeps_nothing(split_lists, tmp_path):
     source = published(split_lists, "ssv2-small", "test")
-    with pytest.raises(ManifestError, match="2400 lines and sha256 .* 1200 lines .* with --file"):
+    with pytest.raises(ManifestError, match="2400 lines and sha256 .* 1200 lines .* by hand"):
         import_list("ssv2-small", "val", source, destination=tmp_path)
     changed = tmp_path / "list.txt"
     changed.write_bytes(source.read_bytes()[:-1] + b"9\n")
@@ -104,11 +103,11 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         running.shutdown()
 
 
-def serve(folder: Path, source: Path) -> Path:
+def serve(folder: Path, source: Path | str) -> Path:
     record = load_manifest("ssv2-small").sources["val"]
     file = folder / record.repository / record.commit / record.path
     file.parent.mkdir(parents=True)
-    file.write_bytes(source.read_bytes())
+    file.write_bytes(Path(source).read_bytes())
     return file
 
 
@@ -130,17 +129,38 @@ def test_import_list_refuses_a_download_that_differs(split_lists, tmp_path, serv
 
 
 def test_import_list_tells_to_download_by_hand_when_it_cannot(tmp_path, server, monkeypatch):
-    base_url, _ = server
-    by_hand = "download it by hand and pass it with --file"
+    base_url, folder = server
+    by_hand = (
+        "download it by hand and run `i2st manifest import ssv2-small --split val --from FILE`"
+    )
     with pytest.raises(ManifestError, match=rf"cannot be fetched \(.*\); {by_hand}") as fault:
         import_list("ssv2-small", "val", None, destination=tmp_path, base_url=base_url)
     assert "\n" not in str(fault.value)
     with pytest.raises(ManifestError, match=by_hand):
         import_list("ssv2-small", "val", None, destination=tmp_path, base_url="http://127.0.0.1:1")
     monkeypatch.setattr("pipeline.manifest_fetch.MAX_LIST_BYTES", 10)
-    (tmp_path / "served" / "index.html").write_text("long enough to be refused")
+    serve(folder, __file__)
     with pytest.raises(ManifestError, match=f"is larger than 10 bytes; {by_hand}"):
-        manifest_lists.fetch_list.__globals__["_download"](f"{base_url}/index.html")
+        import_list("ssv2-small", "val", None, destination=tmp_path, base_url=base_url)
+
+
+def test_hints_of_import_are_commands_that_work(split_lists, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    import cli
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ManifestError) as absent:
+        find_videos(load_manifest("ssv2-small"), tmp_path)
+    assert "`i2st manifest import ssv2-small`" in str(absent.value)
+    with pytest.raises(ManifestError) as refused:
+        import_list("ssv2-small", "val", Path(__file__), destination=tmp_path)
+    command = str(refused.value).split("`")[1].split()[1:]
+    list_file = str(published(split_lists, "ssv2-small", "val"))
+    command[command.index("FILE")] = list_file
+    result = CliRunner().invoke(cli.app, command)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "data" / "ssv2-small" / "lists" / "ssv2-small-val.tsv").is_file()
 
 
 def test_recorded_sha256_are_those_of_the_published_files(split_lists):

@@ -4,8 +4,11 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.errors import ManifestError
+from pipeline.manifest_paths import check_relative
 from pipeline.manifest_text import read_yaml
 from pipeline.manifests import Manifest, find_videos, known_manifests, load_manifest, read_manifest
 
@@ -263,3 +266,15 @@ def test_read_yaml_refuses_what_is_no_small_text_file(tmp_path):
     os.mkfifo(tmp_path / "pipe.yaml")
     with pytest.raises(ManifestError, match="is not a regular file"):
         read_yaml(tmp_path / "pipe.yaml")
+
+
+@given(st.text(st.sampled_from("ab./\\~$: \0\n"), max_size=12))
+def test_check_relative_passes_only_what_realpath_keeps_below_the_root(text):
+    try:
+        check_relative(text, what="path")
+    except ManifestError as fault:
+        assert str(fault).isprintable()
+        return
+    assert os.path.realpath(f"/root/{text}") == f"/root/{text}"
+    assert "~" not in text[0]
+    assert text.isprintable()

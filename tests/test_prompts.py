@@ -114,6 +114,7 @@ def test_prompts_of_an_unknown_class_come_from_its_name():
         ("hurling (sport)", ()),
         ("sky diving", ()),
         ("run", ()),
+        ("trimming or shaving beard", ("beard",)),
         ("Putting something next to something", ()),
     ],
 )
