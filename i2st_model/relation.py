@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from i2st_model.attention import Attention
 from i2st_model.config import NetworkConfig
+from i2st_model.layers import Attention
 
 
 class InterRelation(nn.Module):

@@ -6,15 +6,13 @@ import pytest
 import torch
 
 from i2st_model.attention import (
-    Attention,
     GlobalFusion,
     JointAttention,
     SpatialAttention,
     TemporalAttention,
-    grid_positions,
-    sine_positions,
 )
 from i2st_model.config import preset
+from i2st_model.layers import Attention, grid_positions, sine_positions
 
 
 def tiny(**settings):

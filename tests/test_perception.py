@@ -7,9 +7,10 @@ import torch
 from torch.nn import functional
 
 from i2st_model.config import preset
+from i2st_model.instance_encoder import InstanceEncoder
 from i2st_model.losses import mask_loss
 from i2st_model.mask_decoder import MaskDecoder
-from i2st_model.perception import InstanceEncoder, build_perception, pool_tokens
+from i2st_model.perception import build_perception, pool_tokens
 
 KINDS = ["masked_pool", "masked_attention", "queries", "autodecoder"]
 
