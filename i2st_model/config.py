@@ -6,8 +6,9 @@ every field says whether its default is stated there, inferred from a related wo
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
+from i2st_model.config_checks import check_fields
 from pipeline.errors import ConfigError
 
 Instances = Literal["masked_pool", "masked_attention", "queries", "autodecoder", "none"]
@@ -21,20 +22,6 @@ Prototypes = Literal["before_matching", "after_matching"]
 CrossVideo = Literal["none", "inter_relation"]
 Positions = Literal["sine", "none"]
 DescriptorNorm = Literal["layer", "none"]
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "instances": get_args(Instances),
-    "pooled_masks": get_args(PooledMasks),
-    "attention_order": get_args(AttentionOrder),
-    "attention_scope": get_args(AttentionScope),
-    "global_fusion": get_args(GlobalFusion),
-    "global_matching": get_args(GlobalMatching),
-    "global_when": get_args(GlobalWhen),
-    "prototypes": get_args(Prototypes),
-    "cross_video": get_args(CrossVideo),
-    "positions": get_args(Positions),
-    "descriptor_norm": get_args(DescriptorNorm),
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,8 +102,16 @@ class NetworkConfig:
     """s in logits = -s D. Paper: our choice. Measured: 8 to 16."""
 
     def __post_init__(self) -> None:
-        _check_choices(self)
-        _check_ranges(self)
+        check_fields(self)
+        if self.dim % self.heads or self.dim % 4:
+            raise ConfigError(
+                f"dim={self.dim} with heads={self.heads}; dim must be a multiple of heads and of 4"
+            )
+        if self.attention_scope == "cross" and self.instances == "none":
+            raise ConfigError(
+                "attention_scope='cross' with instances='none'; there are no instance tokens to "
+                "attend to; use attention_scope='joint'"
+            )
 
     @property
     def stem_dim(self) -> int:
@@ -173,6 +168,9 @@ def preset(name: str, **settings: Any) -> NetworkConfig:
         name: a key of `PRESETS`.
         **settings: fields of `NetworkConfig`; ``token_dim`` and ``grid`` are needed.
 
+    Returns:
+        The config, checked.
+
     Raises:
         ConfigError: no preset or no field has that name, or a value is out of range.
     """
@@ -184,6 +182,12 @@ def preset(name: str, **settings: Any) -> NetworkConfig:
 
 def network_config(values: Mapping[str, Any]) -> NetworkConfig:
     """Build a config from a mapping such as a checkpoint's JSON.
+
+    Args:
+        values: fields of `NetworkConfig`; ``token_dim`` and ``grid`` are needed.
+
+    Returns:
+        The config, checked.
 
     Raises:
         ConfigError: a key is no field, a needed one is absent, or a value is out of range.
@@ -204,37 +208,3 @@ def network_config(values: Mapping[str, Any]) -> NetworkConfig:
 def with_settings(config: NetworkConfig, **settings: Any) -> NetworkConfig:
     """Return a copy of ``config`` with some fields changed and everything checked again."""
     return replace(config, **settings)
-
-
-def _check_choices(config: NetworkConfig) -> None:
-    for name, choices in _CHOICES.items():
-        value = getattr(config, name)
-        if value not in choices:
-            raise ConfigError(f"{name}={value!r} is unknown; one of {', '.join(choices)} is needed")
-
-
-def _check_ranges(config: NetworkConfig) -> None:
-    limits: dict[str, tuple[float, float]] = {
-        "spatial_temporal_pairs": (0, 3),
-        "global_weight": (0, 1),
-        "dropout": (0, 0.9),
-        "channel_dropout": (0, 0.9),
-        "mask_floor": (0, 1),
-    }
-    for name in ("token_dim", "grid", "pca_dim", "dim", "heads", "num_instances", "mask_width"):
-        limits[name] = (1, 1e6)
-    for name in ("perception_layers", "compound_tokens", "logit_scale", "otam_temperature"):
-        limits[name] = (1e-3, 1e6)
-    for name, (low, high) in limits.items():
-        value = getattr(config, name)
-        if not low <= value <= high:
-            raise ConfigError(f"{name}={value} is out of range; {low:g} to {high:g} is needed")
-    if config.dim % config.heads or config.dim % 4:
-        raise ConfigError(
-            f"dim={config.dim} with heads={config.heads}; dim must be a multiple of heads and of 4"
-        )
-    if config.attention_scope == "cross" and config.instances == "none":
-        raise ConfigError(
-            "attention_scope='cross' with instances='none'; there are no instance tokens to attend "
-            "to; use attention_scope='joint'"
-        )

@@ -76,6 +76,9 @@ def get_method(name: str, **options: Any) -> Method:
         name: a key of `METHODS`, or an entry that a package adds under ``i2st.methods``.
         **options: of the method's constructor; ``network`` for i2st.
 
+    Returns:
+        The method; call its ``fit`` before it describes anything.
+
     Raises:
         BackendError: no method has that name.
     """

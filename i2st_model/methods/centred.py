@@ -26,7 +26,13 @@ class CentredMethod:
         self.train_mean = train_mean
 
     def centred(self, features: Tensor) -> Tensor:
-        """Subtract the mean from (B, T, D) embeddings, in float32 or wider.
+        """Subtract the mean of the training split.
+
+        Args:
+            features: (B, T, D) float. Frame embeddings.
+
+        Returns:
+            (B, T, D) float32, or wider where ``features`` are.
 
         Raises:
             ValueError: centring is on and ``fit`` was not called.
