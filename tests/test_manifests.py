@@ -268,13 +268,15 @@ def test_read_yaml_refuses_what_is_no_small_text_file(tmp_path):
         read_yaml(tmp_path / "pipe.yaml")
 
 
-@given(st.text(st.sampled_from("ab./\\~$: \0\n"), max_size=12))
-def test_check_relative_passes_only_what_realpath_keeps_below_the_root(text):
+def accepted(text: str) -> bool:
     try:
-        check_relative(text, what="path")
-    except ManifestError as fault:
-        assert str(fault).isprintable()
-        return
+        return check_relative(text, what="path") == text
+    except ManifestError:
+        return False
+
+
+@given(st.text(st.sampled_from("ab./\\~$: \0\n"), max_size=12).filter(accepted))
+def test_check_relative_passes_only_what_realpath_keeps_below_the_root(text):
     assert os.path.realpath(f"/root/{text}") == f"/root/{text}"
-    assert "~" not in text[0]
     assert text.isprintable()
+    assert text[0] not in "~$/"
