@@ -5,6 +5,7 @@ channels, E embedding features, S mask slots.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +29,7 @@ VIDEOS_AT_A_TIME = 32
 class FeatureReader(Protocol):
     """What a FeatureStore needs of `pipeline.shards.reader.ShardReader`."""
 
+    folder: Path
     index: ShardIndex
     class_names: list[str]
     class_index: NDArray[np.int64]

@@ -46,7 +46,8 @@ def is_resumed(config: TrainConfig, store: FeatureStore, run_folder: Path, *, re
 def record_run(config: TrainConfig, store: FeatureStore, run_folder: Path) -> None:
     """Write config.json: what is asked, and what else decides the bits of the weights."""
     decided = {"threads": torch.get_num_threads(), "torch": torch.__version__}
-    values = {"version": __version__, **_asked(config, store), **decided}
+    shards = str(store.reader.folder.resolve())
+    values = {"version": __version__, "shards": shards, **_asked(config, store), **decided}
     write_json(run_folder / CONFIG_NAME, values)
 
 

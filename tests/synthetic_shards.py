@@ -1,7 +1,8 @@
 """Shards without videos: every class has a direction of its own, shown in a box that masks mark.
 
 Tokens inside the box are ``signal`` times the class's direction plus noise, those outside are
-noise; the frame embedding is the mean token. signal=0 leaves nothing to recognise.
+noise; the frame embedding is the mean token. signal=0 leaves nothing to recognise. ``nuisance``
+adds a vector per video to the first four channels of all its tokens, which no class has a part in.
 """
 
 import numpy as np
@@ -31,6 +32,7 @@ def make_shards(
     grid=4,
     channels=16,
     signal=3.0,
+    nuisance=0.0,
     masks=True,
     group_size=1,
     seed=0,
@@ -47,6 +49,7 @@ def make_shards(
     folder.mkdir(parents=True)
     for shard, (split, class_name) in enumerate((s, c) for s, some in names.items() for c in some):
         direction = rng.normal(size=channels)
+        direction[:4] *= nuisance == 0
         direction /= np.linalg.norm(direction)
         rows = []
         for number in range(videos):
@@ -58,16 +61,17 @@ def make_shards(
                 split=split,
                 group="" if group_size == 1 else f"{class_name} {number // group_size}",
             )
-            rows.append(
-                _features(rng, video, frames, grid, signal * direction, masks and split == "train")
-            )
+            found = masks and split == "train"
+            rows.append(_features(rng, video, frames, grid, signal * direction, nuisance, found))
         writer.write(shard, rows, [])
     finish(folder, {"name": name, "classes": names}, fingerprint)
     return ShardReader(folder)
 
 
-def _features(rng, video, frames, grid, signal, with_masks):
+def _features(rng, video, frames, grid, signal, nuisance, with_masks):
     tokens = rng.normal(size=(frames, grid, grid, len(signal)))
+    if nuisance:
+        tokens[..., :4] += nuisance * rng.normal(size=4)
     top, left = rng.integers(0, grid // 2, size=2)
     inside = np.s_[top : top + grid // 2, left : left + grid // 2]
     tokens[:, inside[0], inside[1]] += signal
@@ -85,10 +89,10 @@ def _features(rng, video, frames, grid, signal, with_masks):
 
 
 def _box_masks(frames, grid, inside):
-    scale = CELLS // grid
     mask = np.zeros((grid, grid), dtype=bool)
     mask[inside] = True
-    fine = mask.repeat(scale, axis=0).repeat(scale, axis=1)
+    cells = np.arange(CELLS) * grid // CELLS
+    fine = mask[np.ix_(cells, cells)]
     bits = np.broadcast_to(np.packbits(fine), (frames, 1, CELLS * CELLS // 8))
     return Masks(
         bits=np.ascontiguousarray(bits),

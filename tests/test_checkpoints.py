@@ -1,0 +1,298 @@
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import date
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from i2st_model.checkpoints import (
+    MAX_HEADER_BYTES,
+    CheckpointInfo,
+    load_checkpoint,
+    save_checkpoint,
+    save_tensors,
+)
+from i2st_model.compatibility import require_compatible, require_unseen
+from i2st_model.config import network_config, preset
+from i2st_model.network import build_network
+from i2st_model.runs import (
+    CHECKPOINT_NAME,
+    STATE_NAME,
+    StepLog,
+    find_newest_run,
+    find_newest_shards,
+    new_run_folder,
+    read_config,
+    write_whole,
+)
+from pipeline.errors import CheckpointError, ConfigError, ResourceError
+
+SMALL = preset("i2st", token_dim=6, grid=2, dim=8, heads=2, mask_width=4, num_instances=2)
+INFO = CheckpointInfo(
+    network=SMALL.to_dict(),
+    train={"episodes": 3},
+    fingerprint={"encoder": {"name": "e"}},
+    dataset="toy",
+    digest="d" * 64,
+    train_classes=["clap", "jump"],
+    step=5,
+    val_accuracy=61.5,
+    selected="val",
+)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(1)
+    return build_network(SMALL)
+
+
+@pytest.fixture
+def run(tmp_path, network):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save_checkpoint(folder, network.state_dict(), INFO)
+    return folder
+
+
+def test_checkpoint_round_trips_bit_for_bit(run, network):
+    checkpoint = load_checkpoint(run)
+    assert checkpoint.info == INFO
+    torch.manual_seed(2)
+    other = build_network(network_config(checkpoint.info.network))
+    checkpoint.load_into(other)
+    for name, value in network.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+    assert load_checkpoint(run / CHECKPOINT_NAME).info == INFO
+    assert [path.name for path in run.iterdir()] == [CHECKPOINT_NAME]
+
+
+def refused(path, match):
+    with pytest.raises(CheckpointError, match=match):
+        load_checkpoint(path)
+
+
+class Canary:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["CANARY"],)
+
+
+@pytest.mark.parametrize("protocol", [0, 4])
+def test_pickle_under_the_checkpoints_name_is_refused_and_not_run(tmp_path, monkeypatch, protocol):
+    canary = tmp_path / "canary"
+    monkeypatch.setenv("CANARY", str(canary))
+    (tmp_path / CHECKPOINT_NAME).write_bytes(pickle.dumps(Canary(), protocol) * 40)
+    refused(tmp_path, "cannot be used: its header")
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("length", [0, 1, MAX_HEADER_BYTES + 1, 2**63, 2**64 - 1])
+def test_header_length_out_of_bounds_is_refused_without_reading_it(tmp_path, length):
+    (tmp_path / CHECKPOINT_NAME).write_bytes(length.to_bytes(8, "little") + b"{}" * 20)
+    refused(tmp_path, rf"its header claims {length} bytes, at most {MAX_HEADER_BYTES}")
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"\x02\0\0\0\0\0\0\0{}", b"\x02\0\0\0\0\0\0\0[]"])
+def test_short_or_empty_file_is_refused(tmp_path, content):
+    (tmp_path / CHECKPOINT_NAME).write_bytes(content)
+    refused(tmp_path, "cannot be used")
+
+
+def with_header(values, data=b""):
+    header = json.dumps(values).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+def test_overlapping_and_oversized_tensors_are_refused(tmp_path):
+    ours = {"i2st": json.dumps({"format": "i2st-checkpoint", "format_version": 1})}
+    one = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    huge = {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 4 << 40]}
+    for tensors in ({"a": one, "b": one}, {"a": huge}):
+        path = tmp_path / CHECKPOINT_NAME
+        path.write_bytes(with_header({"__metadata__": ours, **tensors}, bytes(16)))
+        refused(tmp_path, "cannot be used")
+
+
+def test_every_truncation_of_a_checkpoint_is_refused(run):
+    path = run / CHECKPOINT_NAME
+    whole = path.read_bytes()
+    for size in [*range(0, 64), *range(64, len(whole), 997), len(whole) - 1]:
+        path.write_bytes(whole[:size])
+        refused(run, "cannot be used")
+
+
+def test_safetensors_of_other_programs_and_versions_are_refused(run, network):
+    path = run / CHECKPOINT_NAME
+    save_file({"a": torch.zeros(2)}, path)
+    refused(run, "not that of an i2st file")
+    save_checkpoint(run, network.state_dict(), replace(INFO, format_version=9))
+    refused(run, "version 9; i2st-checkpoint version 1 was needed")
+    save_tensors(path, {}, {"format": "i2st-checkpoint", "format_version": 1})
+    refused(run, "its metadata has the keys")
+
+
+def test_weights_that_do_not_fit_the_config_are_refused(run, network):
+    wider = replace(SMALL, dim=16).to_dict()
+    save_checkpoint(run, network.state_dict(), replace(INFO, network=wider))
+    checkpoint = load_checkpoint(run)
+    other = build_network(network_config(checkpoint.info.network))
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"\(8, .*there and \(16, .*and more"):
+        checkpoint.load_into(other)
+    for name, value in other.state_dict().items():
+        assert torch.equal(before[name], value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(run, network, value):
+    weights = network.state_dict()
+    weights["projection.weight"][0, 0] = value
+    save_checkpoint(run, weights, INFO)
+    with pytest.raises(CheckpointError, match=r"projection\.weight is not finite"):
+        load_checkpoint(run).load_into(network)
+
+
+def test_absent_checkpoint_says_how_to_get_one(tmp_path):
+    with pytest.raises(ConfigError, match="absent; a finished run was needed"):
+        load_checkpoint(tmp_path)
+    (tmp_path / STATE_NAME).write_bytes(b"")
+    with pytest.raises(ConfigError, match="unfinished; run `i2st train --run .* --resume`"):
+        load_checkpoint(tmp_path)
+
+
+SAVER = """
+import sys, torch
+from pathlib import Path
+from i2st_model.checkpoints import save_tensors
+print("ready", flush=True)
+for number in range(10**6):
+    save_tensors(Path(sys.argv[1]), {"a": torch.full((200_000,), float(number))}, {"n": number})
+"""
+
+
+def test_a_kill_while_saving_leaves_a_whole_file(tmp_path, repository):
+    from i2st_model.checkpoints import load_tensors
+
+    path = tmp_path / "x.safetensors"
+    for number in range(4):
+        saver = subprocess.Popen(
+            [sys.executable, "-c", SAVER, str(path)], cwd=repository, stdout=subprocess.PIPE
+        )
+        saver.stdout.readline()
+        while not path.exists():
+            time.sleep(0.001)
+        time.sleep(0.02 + 0.0037 * number)
+        saver.send_signal(signal.SIGKILL)
+        saver.wait()
+        saver.stdout.close()
+        values, tensors = load_tensors(path)
+        assert torch.equal(tensors["a"], torch.full((200_000,), float(values["n"])))
+
+
+def test_write_whole_keeps_the_old_file_when_the_disk_is_full(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    write_whole(path, b"old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ResourceError, match="3 bytes needed"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+def test_run_folders_are_named_by_date_and_never_shared(tmp_path):
+    day = date(2026, 3, 7)
+    names = [new_run_folder(tmp_path / "runs", "hmdb51", today=day).name for _ in range(3)]
+    assert names == ["2026-03-07-hmdb51", "2026-03-07-hmdb51-2", "2026-03-07-hmdb51-3"]
+
+
+def test_newest_run_is_the_one_whose_checkpoint_is_newest(tmp_path):
+    with pytest.raises(ConfigError, match="no finished run in .*; run `i2st train`"):
+        find_newest_run(tmp_path)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / STATE_NAME).write_bytes(b"")
+    with pytest.raises(ConfigError, match="c is unfinished; .*--resume"):
+        find_newest_run(tmp_path)
+    for name, seconds in (("b", 100), ("a", 200)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / CHECKPOINT_NAME).write_bytes(b"")
+        os.utime(tmp_path / name / CHECKPOINT_NAME, (seconds, seconds))
+    assert find_newest_run(tmp_path).name == "a"
+
+
+def test_newest_shards_are_found_below_a_root_or_at_it(tmp_path):
+    with pytest.raises(ConfigError, match="no finished extraction in .*; .*run `i2st extract`"):
+        find_newest_shards(tmp_path)
+    for name, seconds in (("b", 300), ("a", 200)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "index.json").write_bytes(b"")
+        os.utime(tmp_path / name / "index.json", (seconds, seconds))
+    assert find_newest_shards(tmp_path).name == "b"
+    assert find_newest_shards(tmp_path / "a").name == "a"
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": ', "[" * 100_000])
+def test_damaged_run_config_is_refused(tmp_path, content):
+    with pytest.raises(ConfigError, match="absent; a run was needed"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"config\.json is damaged"):
+        read_config(tmp_path)
+
+
+def test_log_of_a_resumed_run_is_cut_at_its_state(tmp_path):
+    log = StepLog(tmp_path, after_step=None)
+    for step in range(1, 6):
+        log.write({"step": step})
+    path = tmp_path / "log.jsonl"
+    path.write_text(path.read_text() + '{"step": 6, "lo')
+    StepLog(tmp_path, after_step=3)
+    assert path.read_text() == "".join(f'{{"step": {step}}}\n' for step in (1, 2, 3))
+    StepLog(tmp_path, after_step=None)
+    assert path.read_text() == ""
+
+
+def fingerprint(**changes):
+    values = {
+        "encoder": {"name": "clip", "sha256": "1"},
+        "view": {"geometry": "center_crop"},
+        "frames": {"count": 8, "rule": "segment_centres"},
+        "decoder": {"name": "pyav", "version": "18"},
+        "manifest": {"name": "hmdb51", "sha256": "2"},
+    }
+    return {**values, **changes}
+
+
+def test_shards_of_other_features_are_refused_with_both_values(tmp_path):
+    other = fingerprint(
+        encoder={"name": "clip", "sha256": "9"}, frames={"count": 16, "rule": "segment_centres"}
+    )
+    message = "encoder.sha256 is '9' here and '1' there, frames.count is 16 here and 8 there"
+    with pytest.raises(ConfigError, match=message):
+        require_compatible(fingerprint(), other, shards=tmp_path, run=tmp_path)
+
+
+def test_shards_of_another_dataset_and_decoder_version_are_accepted(tmp_path):
+    other = fingerprint(
+        manifest={"name": "ucf101", "sha256": "3"}, decoder={"name": "pyav", "version": "19"}
+    )
+    require_compatible(fingerprint(), other, shards=tmp_path, run=tmp_path)
+    decord = fingerprint(decoder={"name": "decord", "version": "18"})
+    with pytest.raises(ConfigError, match="decoder is 'decord' here and 'pyav' there"):
+        require_compatible(fingerprint(), decord, shards=tmp_path, run=tmp_path)
+
+
+def test_classes_that_were_trained_on_are_refused_however_they_are_spelled(tmp_path):
+    with pytest.raises(ConfigError, match=r"1 of 2 evaluated classes were trained on.*'RideBike'"):
+        require_unseen(["ride_bike", "wave"], ["RideBike", "jump"], run=tmp_path)
+    require_unseen(["ride_bike"], ["jump"], run=tmp_path)

@@ -1,0 +1,306 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from synthetic_shards import FINGERPRINT, make_shards
+
+from i2st_model.checkpoints import load_checkpoint
+from i2st_model.class_videos import group_videos
+from i2st_model.episodes import EpisodeSampler
+from i2st_model.evaluation import EvaluateConfig, evaluate, per_class_accuracy
+from i2st_model.features import FeatureStore
+from i2st_model.load_method import load_method, open_store
+from i2st_model.scoring import DESCRIBE_VIDEOS, Predictions, describe_videos
+from i2st_model.statistics import paired_difference
+from i2st_model.training import train
+from i2st_model.training_config import TrainConfig
+from pipeline.errors import BackendError, ConfigError
+from pipeline.shards.reader import ShardReader
+
+NETWORK = {"dim": 16, "heads": 2, "mask_width": 8, "num_instances": 2, "perception_layers": 1}
+TRAIN = TrainConfig(episodes=128, network=NETWORK, select="last", stem_tokens=2000, device="cpu")
+FEW = EvaluateConfig(episodes=60, shot=2, queries=3, device="cpu")
+BASELINES = ["protonet", "otam", "bi_mhm"]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards") / "toy"
+    make_shards(folder, signal=2.0, group_size=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(shards):
+    return FeatureStore(ShardReader(shards))
+
+
+@pytest.fixture(scope="module")
+def run(store, tmp_path_factory):
+    return train(TRAIN, store, tmp_path_factory.mktemp("runs") / "run").run_folder
+
+
+def method_of(name, store, shards, run):
+    return load_method(name, store, shards=shards, run=run, device="cpu")
+
+
+# --- values ---
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_separable_features_give_100_and_noise_gives_chance(tmp_path, name):
+    easy = FeatureStore(make_shards(tmp_path / "easy", signal=200.0, videos=6))
+    method, _ = load_method(name, easy, shards=tmp_path, device="cpu")
+    assert evaluate(method, easy, replace(FEW, episodes=200)).accuracy.mean == 100.0
+    noise = FeatureStore(make_shards(tmp_path / "noise", signal=0.0, videos=60, channels=8))
+    method, _ = load_method(name, noise, shards=tmp_path, device="cpu")
+    accuracy = evaluate(method, noise, EvaluateConfig(episodes=2000, device="cpu")).accuracy
+    # 300 videos hold some luck of their own, which the interval over episodes leaves out.
+    assert abs(accuracy.mean - 20.0) < 2.0
+    assert 0.5 < accuracy.half_width < 1.0  # binomial: 196 sqrt(.2 x .8 / 5 / 2000) = 0.78
+
+
+def unit(values):
+    return values / np.linalg.norm(values, axis=-1, keepdims=True)
+
+
+def protonet_scores(query, support):
+    def clip(frames):
+        return unit(frames.mean(axis=0))
+
+    prototypes = [np.mean([clip(shot) for shot in shots], axis=0) for shots in support]
+    return [-np.sum((clip(query) - prototype) ** 2) for prototype in prototypes]
+
+
+def bi_mhm_scores(query, support):
+    scores = []
+    for shots in support:
+        cost = 1 - unit(query) @ unit(np.mean(shots, axis=0)).T
+        scores.append(-cost.min(axis=1).mean() - cost.min(axis=0).mean())
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("name", "scores_of"), [("protonet", protonet_scores), ("bi_mhm", bi_mhm_scores)]
+)
+@pytest.mark.parametrize("disjoint", [False, True])
+def test_batched_evaluation_equals_a_float64_loop_over_episodes(
+    store, shards, name, scores_of, disjoint
+):
+    reader = store.reader
+    frames = reader.frame_embedding(np.arange(reader.num_videos)).astype(np.float64)
+    frames -= frames[reader.split == "train"].mean(axis=(0, 1))
+    test_classes = range(11, 16)
+    videos = group_videos(reader.class_index, reader.groups, test_classes, reader.class_names)
+    sampler = EpisodeSampler(videos, way=5, shot=2, queries=3, disjoint_groups=disjoint)
+    expected = []
+    for number in range(60):
+        episode = sampler.episode(number)
+        right = [
+            int(np.argmax(scores_of(frames[row], frames[episode.support]))) == true
+            for true, rows in enumerate(episode.query)
+            for row in rows
+        ]
+        expected.append(np.mean(right))
+    method, _ = load_method(name, store, shards=shards, device="cpu")
+    found = evaluate(method, store, replace(FEW, disjoint_groups=disjoint))
+    np.testing.assert_allclose(found.per_episode, expected, atol=1e-12)
+    assert found.accuracy.mean == pytest.approx(100 * np.mean(expected))
+    spread = np.std(expected, ddof=1)
+    assert found.accuracy.half_width == pytest.approx(196 * spread / 60**0.5)
+
+
+def test_trained_network_gives_the_same_predictions_one_clip_and_episode_at_a_time(
+    store, shards, run
+):
+    method, checkpoint = method_of("i2st", store, shards, run)
+    found = evaluate(method, store, FEW, checkpoint=checkpoint)
+    network = method.network.double()
+    videos = group_videos(
+        store.reader.class_index, store.reader.groups, range(11, 16), store.reader.class_names
+    )
+    sampler = EpisodeSampler(videos, way=5, shot=2, queries=3)
+
+    def clip(row):
+        return network.describe(store.tokens(np.array([row])).double())
+
+    with torch.no_grad():
+        for number in range(20):
+            episode = sampler.episode(number)
+            support = [[clip(row) for row in rows] for rows in episode.support]
+            classes = {
+                key: torch.stack([torch.cat([one[key] for one in shots]) for shots in support])
+                for key in ("local", "global")
+            }
+            for n, rows in enumerate(episode.query):
+                for i, row in enumerate(rows):
+                    query = {key: value[None] for key, value in clip(row).items()}
+                    scores = network.logits(query, {k: v[None] for k, v in classes.items()})
+                    assert found.predictions.predicted[number, n, i] == scores[0, 0].argmax()
+
+
+@pytest.mark.parametrize("name", [*BASELINES, "i2st"])
+def test_predictions_are_the_same_for_every_batch_size_and_twice(store, shards, run, name):
+    method, _ = method_of(name, store, shards, run)
+    results = [
+        evaluate(method, store, replace(FEW, batch_episodes=size)) for size in (60, 60, 1, 7, 500)
+    ]
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0].predictions.predicted, other.predictions.predicted)
+        assert other.to_json() == results[0].to_json()
+
+
+def test_per_class_accuracy_by_hand():
+    # Two 2-way episodes with two queries: class 7 right 2 + 1 of 4, class 5 right 0 of 2.
+    predictions = Predictions(
+        classes=np.array([[7, 5], [2, 7]]),
+        predicted=np.array([[[0, 0], [0, 0]], [[0, 1], [1, 0]]]),
+    )
+    names = [f"class {number}" for number in range(9)]
+    assert per_class_accuracy(predictions, names) == {
+        "class 2": 50.0,
+        "class 5": 0.0,
+        "class 7": 75.0,
+    }
+
+
+def test_mean_of_classes_weighs_up_to_the_mean_of_episodes(store, shards):
+    method, _ = load_method("bi_mhm", store, shards=shards, device="cpu")
+    found = evaluate(method, store, FEW)
+    # Five ways of five classes: every class is in every episode.
+    assert np.mean(list(found.per_class.values())) == pytest.approx(found.accuracy.mean)
+    assert sorted(found.per_class) == [f"test {number}" for number in range(5)]
+
+
+def test_videos_are_described_once_in_calls_of_one_size():
+    calls = []
+
+    def describe(rows):
+        calls.append(rows)
+        return {"x": torch.from_numpy(rows * 10)}
+
+    rows = np.arange(3, 3 + 2 * DESCRIBE_VIDEOS + 1)
+    assert describe_videos(rows, describe)["x"].tolist() == (rows * 10).tolist()
+    assert [len(call) for call in calls] == [DESCRIBE_VIDEOS] * 3
+
+
+# --- what is reported ---
+
+
+def test_json_has_the_documented_keys(store, shards, run):
+    method, checkpoint = method_of("i2st", store, shards, run)
+    values = json.loads(json.dumps(evaluate(method, store, FEW, checkpoint=checkpoint).to_json()))
+    documented = "method dataset split way shot queries episodes seed accuracy half_width digest"
+    for key in [*documented.split(), "checkpoint"]:
+        assert key in values
+    assert (values["method"], values["dataset"], values["split"]) == ("i2st", "toy", "test")
+    assert (values["way"], values["shot"], values["queries"], values["episodes"]) == (5, 2, 3, 60)
+    assert values["digest"] == store.index.digest
+    assert values["checkpoint"] == str(run / "checkpoint.safetensors")
+
+
+def test_progress_counts_episodes(store, shards):
+    method, _ = load_method("protonet", store, shards=shards, device="cpu")
+    seen = []
+    evaluate(method, store, replace(FEW, batch_episodes=25), on_progress=seen.append)
+    assert [(one.episodes, one.num_episodes) for one in seen] == [(25, 60), (50, 60), (60, 60)]
+
+
+def test_methods_meet_the_same_episodes(store, shards):
+    first, second = (
+        evaluate(load_method(name, store, shards=shards, device="cpu")[0], store, FEW)
+        for name in ("protonet", "bi_mhm")
+    )
+    np.testing.assert_array_equal(first.predictions.classes, second.predictions.classes)
+    difference = paired_difference(first.per_episode, second.per_episode)
+    assert difference.mean == pytest.approx(first.accuracy.mean - second.accuracy.mean)
+    other = evaluate(
+        load_method("protonet", store, shards=shards, device="cpu")[0], store, replace(FEW, seed=1)
+    )
+    assert not np.array_equal(first.predictions.classes, other.predictions.classes)
+
+
+# --- refusals ---
+
+
+def test_evaluation_refuses_more_than_the_split_holds(store, shards):
+    method, _ = load_method("protonet", store, shards=shards, device="cpu")
+    message = "split 'test' of toy has 5 classes, way=6 needs 6; lower way"
+    with pytest.raises(ConfigError, match=message):
+        evaluate(method, store, replace(FEW, way=6))
+    message = r"'test 0' of split 'test' of toy has 8 videos, shot=8 \+ queries=3 needs 11"
+    with pytest.raises(ConfigError, match=message):
+        evaluate(method, store, replace(FEW, shot=8))
+    evaluate(method, store, replace(FEW, shot=5))  # the hint works
+
+
+def test_evaluation_on_classes_that_were_trained_on_is_refused(store, shards, run):
+    method, checkpoint = method_of("i2st", store, shards, run)
+    with pytest.raises(ConfigError, match="6 of 6 evaluated classes were trained on by.*'train 0'"):
+        evaluate(method, store, replace(FEW, split="train"), checkpoint=checkpoint)
+    mixed = ("train 3", "test 0", "test 1", "test 2", "test 3")
+    with pytest.raises(ConfigError, match="1 of 5 evaluated classes were trained on"):
+        evaluate(method, store, replace(FEW, classes=mixed), checkpoint=checkpoint)
+    chosen = ("val 3", "test 0", "test 1", "test 2", "test 3")
+    found = evaluate(method, store, replace(FEW, classes=chosen), checkpoint=checkpoint)
+    assert set(found.per_class) == set(chosen)
+
+
+def test_network_may_be_used_on_another_dataset_of_the_same_features(tmp_path, run):
+    other = make_shards(tmp_path / "s", name="other", classes=(0, 0, 6), seed=3)
+    other.class_names[:] = [f"foreign {n}" for n in range(6)]
+    other.index.dataset["classes"]["test"] = list(other.class_names)
+    store = open_store(other, run=run)
+    method, checkpoint = load_method("i2st", store, shards=tmp_path, run=run, device="cpu")
+    found = evaluate(method, store, FEW, checkpoint=checkpoint)
+    assert (found.dataset, checkpoint.info.dataset) == ("other", "toy")
+    with pytest.raises(ConfigError, match="holds no train video; protonet is centred on their"):
+        load_method("protonet", store, shards=tmp_path, device="cpu")
+
+
+def test_network_is_refused_on_other_features(tmp_path, run):
+    fingerprint = {**FINGERPRINT, "encoder": {"name": "other", "sha256": "0"}}
+    store = FeatureStore(make_shards(tmp_path / "s", fingerprint=fingerprint))
+    message = r"encoder\.name is 'other' here and 'synthetic' there.*extract with the same"
+    with pytest.raises(ConfigError, match=message):
+        load_method("i2st", store, shards=tmp_path / "s", run=run)
+
+
+def test_network_takes_the_frames_it_was_trained_on(store, shards, tmp_path):
+    half = FeatureStore(store.reader, num_frames=2)
+    run = train(replace(TRAIN, frames=2, episodes=64), half, tmp_path / "run").run_folder
+    assert open_store(store.reader, run=run).num_frames == 2
+    with pytest.raises(ConfigError, match="trained on clips of 2 frames, these have 4"):
+        load_method("i2st", store, shards=shards, run=run)
+    load_method("i2st", open_store(store.reader, run=run), shards=shards, run=run)
+
+
+def test_i2st_without_a_run_and_unknown_methods_are_refused(store, shards):
+    with pytest.raises(ConfigError, match="method i2st has no run.*pass --run"):
+        load_method("i2st", store, shards=shards)
+    with pytest.raises(BackendError, match="unknown method 'trx'; known: bi_mhm"):
+        load_method("trx", store, shards=shards)
+
+
+def test_baseline_mean_can_come_from_given_classes(store, shards):
+    names = ["train 1", "val 2"]
+    method, _ = load_method("protonet", store, shards=shards, mean_classes=names, device="cpu")
+    rows = store.rows_of(names)
+    expected = store.reader.frame_embedding(rows).astype(np.float64).mean(axis=(0, 1))
+    np.testing.assert_allclose(method.train_mean.numpy(), expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("name", "value"), [("episodes", 1), ("batch_episodes", 0)])
+def test_senseless_settings_are_refused(name, value):
+    with pytest.raises(ConfigError, match=f"{name}={value}"):
+        EvaluateConfig(**{name: value})
+
+
+def test_checkpoint_weights_are_those_that_are_evaluated(store, shards, run):
+    method, checkpoint = method_of("i2st", store, shards, run)
+    stored = load_checkpoint(run).weights
+    for key, value in method.network.state_dict().items():
+        assert torch.equal(value, stored[key])
+    assert checkpoint.path == run / "checkpoint.safetensors"

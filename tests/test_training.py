@@ -1,0 +1,439 @@
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from synthetic_shards import make_shards
+from torch.nn import functional
+
+from i2st_model import training_step
+from i2st_model.checkpoints import load_checkpoint
+from i2st_model.evaluation import EvaluateConfig, evaluate
+from i2st_model.features import FeatureStore
+from i2st_model.load_method import load_method
+from i2st_model.network import build_network
+from i2st_model.runs import CHECKPOINT_NAME, LOG_NAME, STATE_NAME
+from i2st_model.stem_features import StemFeatures
+from i2st_model.training import Trainer, train
+from i2st_model.training_config import TrainConfig, train_config
+from i2st_model.training_data import TrainData, flip_tokens, flips_for
+from i2st_model.training_setup import build_untrained, network_config_for, pool_sampler
+from i2st_model.training_step import build_optimizer, take_step
+from pipeline.errors import CheckpointError, ConfigError, I2STError
+
+NETWORK = {"dim": 16, "heads": 2, "mask_width": 8, "num_instances": 2, "perception_layers": 1}
+SMALL = TrainConfig(
+    episodes=64 * 6,
+    network=NETWORK,
+    val_every=2,
+    val_episodes=40,
+    state_every=2,
+    stem_tokens=2000,
+    device="cpu",
+)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards") / "toy"
+    make_shards(folder, signal=2.0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(shards):
+    return open_store(shards)
+
+
+def open_store(folder):
+    from pipeline.shards.reader import ShardReader
+
+    return FeatureStore(ShardReader(folder))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(store, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    return train(SMALL, store, run)
+
+
+def weights_of(run):
+    return (run / CHECKPOINT_NAME).read_bytes()
+
+
+def log_of(run):
+    return [json.loads(line) for line in (run / LOG_NAME).read_text().splitlines()]
+
+
+# --- what a run leaves ---
+
+
+def test_training_learns_what_carries_over_to_unseen_classes(tmp_path):
+    # What differs most between clips says nothing of the class; the untrained network follows it.
+    shards = tmp_path / "s"
+    store = FeatureStore(make_shards(shards, classes=(8, 5, 5), signal=4.0, nuisance=2.0))
+    eager = replace(SMALL, episodes=64 * 25, select="last", fast_rate=1e-2, slow_rate=3e-3)
+    report = train(eager, store, tmp_path / "run")
+    method, checkpoint = load_method("i2st", store, shards=shards, run=report.run_folder)
+    config = EvaluateConfig(episodes=500, device="cpu")
+    trained = evaluate(method, store, config, checkpoint=checkpoint)
+    method.network = build_untrained(SMALL, store)
+    untrained = evaluate(method, store, config)
+    assert untrained.accuracy.mean < 35
+    assert trained.accuracy.mean > 45
+    masks = [line["mask_loss"] for line in log_of(report.run_folder)]
+    assert np.mean(masks[-5:]) < 0.8 * masks[0]
+
+
+def test_report_log_and_checkpoint_agree(uninterrupted, store):
+    lines = log_of(uninterrupted.run_folder)
+    assert [line["step"] for line in lines] == list(range(7))
+    assert [line["episodes"] for line in lines] == [64 * step for step in range(7)]
+    looked_at = {line["step"]: line["val_accuracy"] for line in lines if "val_accuracy" in line}
+    assert sorted(looked_at) == [0, 2, 4, 6]
+    best = max(looked_at[step] for step in (2, 4, 6))  # step 0 is logged but not a candidate
+    first = next(step for step in (2, 4, 6) if looked_at[step] == best)
+    info = load_checkpoint(uninterrupted.run_folder).info
+    assert (info.step, info.val_accuracy, info.selected) == (first, best, "val")
+    assert (uninterrupted.step, uninterrupted.val_accuracy) == (first, best)
+    assert info.train_classes == [f"train {n}" for n in range(6)]
+    assert info.digest == store.index.digest
+    assert info.dataset == "toy"
+    assert info.fingerprint == store.index.fingerprint
+    assert train_config(info.train) == SMALL
+    names = {path.name for path in uninterrupted.run_folder.iterdir()}
+    assert names == {"config.json", "log.jsonl", "checkpoint.safetensors", ".lock"}
+
+
+def test_last_step_holds_the_episodes_that_are_left(store, tmp_path):
+    calls = []
+    config = replace(SMALL, episodes=100, select="last")
+    report = train(config, store, tmp_path / "run", on_progress=calls.append)
+    assert report.num_steps == 2
+    assert [call.episodes for call in calls] == [0, 64, 100]
+    assert [call.step for call in calls] == [0, 1, 2]
+    assert (report.selected, report.step, report.val_accuracy) == ("last", 2, None)
+
+
+def test_training_leaves_the_callers_random_state_and_threads_alone(store, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(replace(SMALL, episodes=64, select="last"), store, tmp_path / "run")
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == 1
+
+
+# --- the same weights again ---
+
+RUNNER = """
+import sys, torch
+sys.path.insert(0, "tests")
+torch.set_num_threads(1)
+from pathlib import Path
+from test_training import SMALL, open_store
+from i2st_model.training import train
+train(SMALL, open_store(Path(sys.argv[1])), Path(sys.argv[2]), resume=True,
+      on_progress=lambda progress: print(progress.step, flush=True))
+"""
+
+
+def run_and_kill(shards, run, at_step, repository):
+    command = [sys.executable, "-c", RUNNER, str(shards), str(run)]
+    process = subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if int(line) == at_step:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    process.stdout.close()
+    return process.returncode
+
+
+@pytest.mark.parametrize("kills", [[1], [3, 5]])
+def test_killed_and_resumed_run_ends_in_the_same_bits(
+    shards, store, uninterrupted, tmp_path, repository, kills
+):
+    run = tmp_path / "run"
+    for step in kills:
+        assert run_and_kill(shards, run, step, repository) == -signal.SIGKILL
+        assert not (run / CHECKPOINT_NAME).exists()
+    report = train(SMALL, store, run, resume=True)
+    # Killed after step 1 there is no state yet; after 5, that of step 4.
+    assert report.resumed_at == (None if kills == [1] else 4)
+    assert weights_of(run) == weights_of(uninterrupted.run_folder)
+    assert (run / LOG_NAME).read_bytes() == (uninterrupted.run_folder / LOG_NAME).read_bytes()
+
+
+def test_resuming_a_finished_run_changes_nothing(store, uninterrupted):
+    before = weights_of(uninterrupted.run_folder)
+    report = train(SMALL, store, uninterrupted.run_folder, resume=True)
+    assert weights_of(uninterrupted.run_folder) == before
+    assert (report.step, report.num_steps) == (uninterrupted.step, uninterrupted.num_steps)
+    assert report.notes == ("the run was finished already",)
+
+
+def test_a_run_folder_in_use_is_refused_unless_resumed_with_the_same_settings(store, uninterrupted):
+    with pytest.raises(ConfigError, match="holds a run already.*pass --resume"):
+        train(SMALL, store, uninterrupted.run_folder)
+    other = replace(SMALL, seed=1, network={**NETWORK, "dim": 32})
+    message = r"another run: train\.network\.dim is 32 here and 16 there, train\.seed is 1 here"
+    with pytest.raises(ConfigError, match=message):
+        train(other, store, uninterrupted.run_folder, resume=True)
+
+
+def test_damaged_state_is_refused(store, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+
+    def stop(progress):
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, store, run, on_progress=stop)
+    whole = (run / STATE_NAME).read_bytes()
+    (run / STATE_NAME).write_bytes(whole[:-5])
+    with pytest.raises(CheckpointError, match=r"state\.safetensors cannot be used"):
+        train(SMALL, store, run, resume=True)
+
+
+def test_weights_do_not_depend_on_whether_the_cache_fits(store, uninterrupted, tmp_path):
+    run = tmp_path / "run"
+    train(replace(SMALL, cache_gib=0.0), store, run)
+    expected = load_checkpoint(uninterrupted.run_folder).weights
+    for name, value in load_checkpoint(run).weights.items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_seeds_give_different_weights(store, uninterrupted, tmp_path):
+    train(replace(SMALL, seed=1), store, tmp_path / "run")
+    other = load_checkpoint(tmp_path / "run").weights["projection.weight"]
+    assert not torch.equal(
+        other, load_checkpoint(uninterrupted.run_folder).weights["projection.weight"]
+    )
+
+
+# --- one step ---
+
+
+def make_data(store, config, *, mask_side=16):
+    network = build_network(network_config_for(config, store, 6))
+    rows = store.rows_of(store.classes_of("train"))
+    network.fit_stem(store.token_sample(rows, seed=0, max_tokens=2000))
+    device = torch.device("cpu")
+    sampler = pool_sampler(config, store)
+    data = TrainData(
+        config,
+        store,
+        stem_features=StemFeatures(store, network.stem, rows, budget_bytes=0, device=device),
+        sampler=sampler,
+        train_classes=[videos.number for videos in sampler.videos],
+        mask_side=mask_side,
+        device=device,
+    )
+    return network, data
+
+
+def test_step_loss_equals_a_loop_over_episodes(store):
+    dry = {**NETWORK, "dropout": 0.0, "channel_dropout": 0.0}
+    config = replace(SMALL, network=dry, alpha=0.5, beta=0.25)
+    network, data = make_data(store, config)
+    network.train()
+    batch = data.batch(0, 8)
+    encoded = network.encode(batch.stem_tokens)
+    losses, right = [], []
+    for support, query in zip(batch.pool.support, batch.pool.query, strict=True):
+        for true, clips in enumerate(query):
+            for clip in clips:
+                one = {name: value[[clip]][None] for name, value in encoded.descriptors.items()}
+                all_ = {name: value[support][None] for name, value in encoded.descriptors.items()}
+                scores = network.logits(one, all_)[0, 0]
+                losses.append(-scores.log_softmax(0)[true].item())
+                right.append(scores.argmax().item() == true)
+    class_of = {number: place for place, number in enumerate(data._base_class)}
+    truth = torch.tensor([class_of[int(n)] for n in np.repeat(batch.pool.classes, 3)])
+    base = functional.cross_entropy(encoded.base_logits, truth).item()
+    result = take_step(
+        config, network, build_optimizer(config, network), batch, step=0, num_steps=10
+    )
+    assert result.episode_loss == pytest.approx(np.mean(losses), rel=1e-4)
+    assert result.accuracy == pytest.approx(100 * np.mean(right), abs=1e-3)
+    assert result.base_loss == pytest.approx(base, rel=1e-5)
+    whole = result.episode_loss + 0.5 * result.base_loss + 0.25 * result.mask_loss
+    assert result.loss == pytest.approx(whole, rel=1e-5)
+
+
+def test_projection_and_mask_decoder_learn_at_the_fast_rate(store):
+    config = replace(SMALL, weight_decay=0.0)
+    network, data = make_data(store, config)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    take_step(
+        config, network, build_optimizer(config, network), data.batch(0, 8), step=4, num_steps=100
+    )
+    # Adam's first step moves each weight with a gradient by its rate, whatever the gradient.
+    moved = {
+        name: (value - before[name]).abs().max().item()
+        for name, value in network.named_parameters()
+    }
+    for name, distance in moved.items():
+        fast = name.startswith(("projection.", "perception.decoder."))
+        rate = config.fast_rate if fast else config.slow_rate
+        assert distance <= rate * 1.01, name
+    assert moved["projection.weight"] == pytest.approx(1e-3, rel=0.02)
+    assert moved["head.mix.weight"] == pytest.approx(1e-4, rel=0.02)
+
+
+def test_loss_that_is_not_finite_stops_with_step_and_episodes(store, tmp_path, monkeypatch):
+    real = training_step.episode_loss
+    calls = []
+
+    def fails_at_third(logits, labels):
+        calls.append(1)
+        return real(logits, labels) * (float("nan") if len(calls) == 3 else 1.0)
+
+    monkeypatch.setattr(training_step, "episode_loss", fails_at_third)
+    message = r"loss is nan at step 3 \(episodes 128 to 191 of seed 0\).*lower the learning rates"
+    with pytest.raises(I2STError, match=message):
+        train(SMALL, store, tmp_path / "run")
+    assert (tmp_path / "run" / STATE_NAME).exists()  # of step 2: a resumed run stops there again
+
+
+# --- clips and masks ---
+
+
+def test_clips_and_masks_are_mirrored_together(store):
+    network, data = make_data(store, SMALL, mask_side=4)
+    batch = data.batch(3, 8)
+    rows = batch.pool.rows.ravel()
+    plain = data.stem_features.clips(rows).unflatten(2, (4, 4))
+    coverage, valid = store.mask_targets(rows, 4)
+    mirrored = 0
+    for clip in range(len(rows)):
+        seen = batch.stem_tokens[clip].unflatten(1, (4, 4))
+        flipped = not torch.equal(seen, plain[clip])
+        mirrored += flipped
+        axes = [2] if flipped else []
+        assert torch.equal(seen, plain[clip].flip(axes))
+        assert torch.equal(batch.masks.coverage[clip], coverage[clip].flip(axes))
+    assert 4 <= mirrored <= 14  # of 18, half expected
+    assert torch.equal(batch.masks.valid, valid)
+
+
+def test_flip_tokens_reverses_grid_columns():
+    tokens = torch.arange(2 * 6.0 * 6).view(2, 1, 36, 1)
+    flipped = flip_tokens(tokens.clone(), np.array([False, True]), 6)
+    assert torch.equal(flipped[0], tokens[0])
+    expected = np.arange(36, 72).reshape(6, 6)[:, ::-1]
+    np.testing.assert_array_equal(flipped[1, 0, :, 0].numpy().reshape(6, 6), expected)
+
+
+@pytest.mark.parametrize(
+    ("flips", "dataset", "expected"),
+    [
+        (None, "hmdb51", True),
+        (None, "ssv2-full", False),
+        (True, "ssv2-full", True),
+        (False, "a", 0),
+    ],
+)
+def test_clips_are_mirrored_unless_classes_tell_left_from_right(flips, dataset, expected):
+    assert flips_for(replace(SMALL, flips=flips), dataset) == bool(expected)
+
+
+def test_shuffled_masks_give_every_video_the_masks_of_another(store):
+    _, data = make_data(store, replace(SMALL, masks="shuffled"))
+    rows = store.rows_of(store.classes_of("train")).tolist()
+    assert sorted(data.mask_source) == rows
+    assert sorted(data.mask_source.values()) == rows
+    assert all(row != source for row, source in data.mask_source.items())
+    _, true = make_data(store, SMALL)
+    assert true.mask_source == {row: row for row in rows}
+
+
+@pytest.mark.parametrize("changes", [{"masks": "off"}, {"beta": 0.0}])
+def test_masks_can_be_left_out(store, tmp_path, changes):
+    report = train(replace(SMALL, episodes=64, **changes), store, tmp_path / "run")
+    assert log_of(report.run_folder)[1]["mask_loss"] == 0.0
+
+
+def test_masks_asked_for_where_none_are_is_refused(tmp_path):
+    store = FeatureStore(make_shards(tmp_path / "s", masks=False))
+    with pytest.raises(ConfigError, match="of toy hold no masks, masks='true' asks.*masks=off"):
+        train(replace(SMALL, episodes=64), store, tmp_path / "run")
+    train(replace(SMALL, episodes=64, masks="off"), store, tmp_path / "other")
+    linear = replace(SMALL, episodes=64, preset="linear", network={"dim": 16, "heads": 2})
+    train(linear, store, tmp_path / "linear")  # has no masks to supervise
+
+
+# --- which classes ---
+
+
+def test_val_ways_shrink_to_the_classes_there_are(tmp_path):
+    store = FeatureStore(make_shards(tmp_path / "s", classes=(6, 4, 5)))
+    seen = []
+    report = train(replace(SMALL, episodes=128), store, tmp_path / "run", on_progress=seen.append)
+    note = "selecting on 4-way episodes: toy has 4 val classes, way=5 needs 5"
+    assert note in report.notes
+    assert note in seen[0].notes
+    assert report.selected == "val"
+
+
+@pytest.mark.parametrize("num_val", [0, 1])
+def test_without_val_classes_the_last_weights_are_kept(tmp_path, num_val):
+    store = FeatureStore(make_shards(tmp_path / "s", classes=(6, num_val, 5)))
+    report = train(replace(SMALL, episodes=128), store, tmp_path / "run")
+    assert (report.selected, report.step) == ("last", 2)
+    assert f"toy has {num_val} val classes to select on" in report.notes[0]
+
+
+def test_train_and_val_classes_can_be_given_for_cross_validation(store, tmp_path):
+    chosen = ("train 0", "train 2", "train 4", "val 0", "val 3")
+    config = replace(
+        SMALL, episodes=128, classes=chosen, val_classes=("train 1", "train 3", "train 5")
+    )
+    report = train(config, store, tmp_path / "run")
+    assert report.train_classes == chosen
+    assert any("3-way" in note for note in report.notes)
+    trainer = Trainer(config, store, tmp_path)
+    trainer.network.fit_stem(store.token_sample(np.arange(9), seed=0, max_tokens=999))
+    batch = trainer._data().batch(0, 4)
+    from_val = np.repeat(batch.pool.classes >= 6, 3)
+    valid = batch.masks.valid.all(dim=1).numpy()
+    np.testing.assert_array_equal(valid, ~from_val)  # masks exist for the train split alone
+    overlap = replace(config, val_classes=("train 0", "train 1"))
+    with pytest.raises(ConfigError, match="'train 0' is in the train and in the val classes"):
+        train(overlap, store, tmp_path / "other")
+
+
+def test_too_few_train_classes_are_refused_before_anything_is_written(tmp_path):
+    store = FeatureStore(make_shards(tmp_path / "s", classes=(4, 4, 4)))
+    message = "split 'train' of toy has 4 classes, way=5 needs 5; lower way"
+    with pytest.raises(ConfigError, match=message):
+        train(SMALL, store, tmp_path / "run")
+    train(replace(SMALL, episodes=64, way=4), store, tmp_path / "run")  # the hint works
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"episodes": 0}, "episodes=0; at least 1"),
+        ({"masks": "none"}, "masks='none'; one of true, shuffled, off"),
+        ({"select": "test"}, "select='test'; one of val, last"),
+        ({"fast_rate": -1.0}, "fast_rate=-1"),
+        ({"fast_rate": float("nan")}, "fast_rate=nan"),
+    ],
+)
+def test_senseless_settings_are_refused(changes, match):
+    with pytest.raises(ConfigError, match=match):
+        replace(SMALL, **changes)
+
+
+def test_config_round_trips_through_json():
+    config = replace(SMALL, classes=("a", "b"), flips=False, frames=4)
+    assert train_config(json.loads(json.dumps(config.to_dict()))) == config
+    with pytest.raises(ConfigError, match="unknown train setting 'speed'"):
+        train_config({"speed": 3})
