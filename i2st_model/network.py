@@ -8,37 +8,18 @@ otherwise the first part knows no episode: a video is described once, and every 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from i2st_model.attention import GlobalFusion, JointAttention
 from i2st_model.config import NetworkConfig
+from i2st_model.encoded import Encoded
 from i2st_model.perception import build_perception
 from i2st_model.projection import DescriptorHead, Projection
 from i2st_model.prototypes import prototype_distances
 from i2st_model.relation import InterRelation
 from i2st_model.stem import Stem
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Encoded:
-    """What the network makes of B clips."""
-
-    local: Tensor
-    """(B, T, D) float. Frame descriptors."""
-    global_: Tensor
-    """(B, M, D) float. Clip descriptors."""
-    mask_logits: Tensor | None
-    """(B, T, S, S) float. Union of the instance masks; None where none was made."""
-    base_logits: Tensor | None
-    """(B, base classes) float. None without a base-class head."""
-
-    @property
-    def descriptors(self) -> dict[str, Tensor]:
-        """What `I2STNetwork.logits` needs of a clip; first axis B."""
-        return {"local": self.local, "global": self.global_}
 
 
 class I2STNetwork(nn.Module):
@@ -145,11 +126,11 @@ class I2STNetwork(nn.Module):
         Returns:
             (E, Q, N) float. Softmax over the last axis gives class probabilities.
         """
-        E, Q = query["local"].shape[:2]
-        if self.relation is not None:
-            query, support = self.relation(query, support)
-        distance = prototype_distances(self.config, self._weight(), query, support)
-        return -self.config.logit_scale * distance.view(E, Q, -1)
+        if self.relation is None:
+            distance = prototype_distances(self.config, self._weight(), query, support)
+        else:
+            distance = self._related_distances(self.relation, query, support)
+        return -self.config.logit_scale * distance
 
     def fast_parameters(self) -> list[nn.Parameter]:
         """Parameters that train at the higher rate: projection and mask decoder.
@@ -184,6 +165,17 @@ class I2STNetwork(nn.Module):
         if self.base_head is None:
             return None
         return self.base_head(local.mean(dim=1) + global_.mean(dim=1))
+
+    def _related_distances(
+        self, relation: InterRelation, query: Mapping[str, Tensor], support: Mapping[str, Tensor]
+    ) -> Tensor:
+        # Each query sees the support in its own way; one at a time, memory does not grow with Q.
+        columns = []
+        for q in range(query["local"].shape[1]):
+            one = {name: value[:, q : q + 1] for name, value in query.items()}
+            related = relation(one, support)
+            columns.append(prototype_distances(self.config, self._weight(), *related))
+        return torch.cat(columns, dim=1)
 
     def _weight(self) -> float:
         used = {"always": True, "training": self.training, "test": not self.training}

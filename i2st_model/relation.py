@@ -1,6 +1,6 @@
 """Attention between the clips of an episode: the switch that gives up describing a video once.
 
-Shape letters: E episodes, Q query clips, N way, K shot, T frames, M global tokens, D features.
+Shape letters: E episodes, N way, K shot, T frames, M global tokens, D features.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ class InterRelation(nn.Module):
     HyRSM's inter-relation (Wang et al. 2022, arXiv:2204.13423): mean-pooled clips attend to each
     other, and what each reads is concatenated to all its frames and mapped back, by ``[I, 0]`` to
     begin with. The support then depends on the query, so descriptors stored per video are no
-    longer final, and matching needs Q times the memory. Paper: our choice, off by default: nothing
+    longer final, and matching does this once per query. Paper: our choice, off by default: nothing
     that could be read mentions it.
     """
 
@@ -35,34 +35,30 @@ class InterRelation(nn.Module):
     def forward(
         self, query: Mapping[str, Tensor], support: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Condition descriptors on the episode, one episode per query clip.
+        """Condition descriptors on the episode.
 
         Args:
-            query: descriptors with leading axes (E, Q); ``local`` decides the relation.
+            query: descriptors with leading axes (E, 1); ``local`` decides the relation.
             support: descriptors with leading axes (E, N, K).
 
         Returns:
-            Descriptors with leading axes (E Q, 1) and (E Q, N, K).
+            Both, as they were shaped.
+
+        Raises:
+            ValueError: there is more than one query per episode.
         """
         E, Q = query["local"].shape[:2]
+        if Q != 1:
+            raise ValueError(f"an episode has {Q} queries; relate one at a time")
         N, K = support["local"].shape[1:3]
-        clips_EQD = query["local"].mean(dim=2)
         others = support["local"].mean(dim=3).flatten(1, 2)
-        others = others.unsqueeze(1).expand(E, Q, N * K, -1)
-        episode = self.norm(torch.cat([clips_EQD.unsqueeze(2), others], dim=2).flatten(0, 1))
-        read = self.attention(episode, episode)
-        new_query = {
-            name: self._join(value.flatten(0, 1).unsqueeze(1), read[:, :1])
-            for name, value in query.items()
-        }
-        new_support = {
-            name: self._join(
-                value.unsqueeze(1).expand(E, Q, *value.shape[1:]).flatten(0, 1),
-                read[:, 1:].unflatten(1, (N, K)),
-            )
-            for name, value in support.items()
-        }
-        return new_query, new_support
+        clips = self.norm(torch.cat([query["local"].mean(dim=2), others], dim=1))
+        read = self.attention(clips, clips)
+        read_query, read_support = read[:, :1], read[:, 1:].view(E, N, K, -1)
+        return (
+            {name: self._join(value, read_query) for name, value in query.items()},
+            {name: self._join(value, read_support) for name, value in support.items()},
+        )
 
     def _join(self, descriptors: Tensor, read: Tensor) -> Tensor:
         wide = read.unsqueeze(-2).expand(descriptors.shape)

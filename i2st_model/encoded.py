@@ -1,0 +1,27 @@
+"""What the network makes of clips.
+
+Shape letters: B clips, T frames, M global tokens, D features, S side of the mask.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoded:
+    """What the network makes of B clips."""
+
+    local: Tensor
+    """(B, T, D) float. Frame descriptors."""
+    global_: Tensor
+    """(B, M, D) float. Clip descriptors."""
+    mask_logits: Tensor | None
+    """(B, T, S, S) float. Union of the instance masks; None where none was made."""
+    base_logits: Tensor | None
+    """(B, base classes) float. None without a base-class head."""
+
+    @property
+    def descriptors(self) -> dict[str, Tensor]:
+        """What the network's ``logits`` needs of a clip; first axis B."""
+        return {"local": self.local, "global": self.global_}
