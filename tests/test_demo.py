@@ -74,8 +74,15 @@ def test_demo_is_what_its_manifest_says(demo):
 
 def test_demo_of_the_same_seed_has_the_same_bytes(demo, tmp_path):
     root, _ = demo
-    make_demo(tmp_path, seed=3, videos_per_class=2)
+    told = []
+    make_demo(
+        tmp_path,
+        seed=3,
+        videos_per_class=2,
+        on_progress=lambda done, total: told.append((done, total)),
+    )
     assert content(tmp_path) == content(root)
+    assert told == [(done, 44) for done in range(1, 45)]
 
 
 def test_demo_of_another_seed_has_other_videos_and_may_not_overwrite(demo, tmp_path):

@@ -1,7 +1,7 @@
 """Writes the demo dataset: encoded videos, exact masks, the table of videos and a README."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -46,13 +46,20 @@ class DemoPaths:
     masks: Path
 
 
-def make_demo(root: Path, *, seed: int = 0, videos_per_class: int = VIDEOS_PER_CLASS) -> DemoPaths:
+def make_demo(
+    root: Path,
+    *,
+    seed: int = 0,
+    videos_per_class: int = VIDEOS_PER_CLASS,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> DemoPaths:
     """Write the demo dataset; the same seed writes the same bytes.
 
     Args:
         root: folder for videos, masks, table and README; made where absent.
         seed: decides everything random.
         videos_per_class: of each of the classes in ``ACTIONS``.
+        on_progress: told how many of how many videos are written, after each.
 
     Returns:
         The parts of the dataset.
@@ -72,6 +79,8 @@ def make_demo(root: Path, *, seed: int = 0, videos_per_class: int = VIDEOS_PER_C
             write_video(paths.videos / f"{name}.mp4", footage.frames)
             write_masks(paths.masks / f"{name}.npz", footage.masks)
             rows.append((f"videos/{name}.mp4", action.name, action.split, group))
+            if on_progress is not None:
+                on_progress(len(rows), len(ACTIONS) * videos_per_class)
     with paths.table.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([_HEADER, *rows])
     return paths
