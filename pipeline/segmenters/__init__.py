@@ -57,6 +57,12 @@ class Segmenter(Protocol):
     def segment(self, clips: Sequence[ClipToSegment]) -> list[Masks]:
         """Masks of each clip, independent of the other clips in the call.
 
+        Args:
+            clips: any number of them, of any sizes.
+
+        Returns:
+            Masks in the order of the clips.
+
         Raises:
             VideoError: a clip's masks are unusable (reason ``masks``).
         """
@@ -110,7 +116,7 @@ def get_segmenter(
             ``none``.
         device: torch device of the models.
         masks: folder of mask files, for ``precomputed``.
-        options: settings of one backend, by its own names.
+        **options: settings of one backend, by its own names.
 
     Returns:
         The segmenter; None for ``none``: shards without masks.

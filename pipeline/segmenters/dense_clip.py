@@ -32,7 +32,20 @@ class DenseFeatures(NamedTuple):
 
 
 class DenseClip:
-    """open_clip ViT as a map from frames to cell features, and from texts to the same space."""
+    """open_clip ViT as a map from frames to cell features, and from texts to the same space.
+
+    Args:
+        model: open_clip CLIP with a VisionTransformer that pools its class token.
+        tokenizer: texts to (n, 77) tokens.
+        mode: attention of the last block, one of MODES. ``vanilla`` leaves it as trained.
+        short_side: pixels of the frame's shorter side at the encoder's input; 448 gives 28 cells
+            with patches of 16.
+        mean: of the encoder's input in [0, 1], per channel.
+        std: likewise.
+
+    Raises:
+        BackendError: the vision tower is not such a ViT, or the mode is unknown.
+    """
 
     def __init__(
         self,
@@ -44,20 +57,6 @@ class DenseClip:
         mean: Sequence[float] = CLIP_MEAN,
         std: Sequence[float] = CLIP_STD,
     ) -> None:
-        """Take a built model; nothing is loaded here.
-
-        Args:
-            model: open_clip CLIP with a VisionTransformer that pools its class token.
-            tokenizer: texts to (n, 77) tokens.
-            mode: attention of the last block, one of MODES. ``vanilla`` leaves it as trained.
-            short_side: pixels of the frame's shorter side at the encoder's input; segmenter default
-                448 gives 28 cells with patches of 16.
-            mean: of the encoder's input in [0, 1], per channel.
-            std: likewise.
-
-        Raises:
-            BackendError: the vision tower is not such a ViT, or the mode is unknown.
-        """
         if mode not in MODES:
             raise BackendError(f"dense mode {mode!r}; known: {', '.join(MODES)}; pass one of these")
         _check_tower(model.visual)

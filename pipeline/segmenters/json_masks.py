@@ -28,6 +28,14 @@ def read_json(path: Path, frame_indices: Sequence[int], num_frames: int) -> Give
     ...}, "score": 0.9}, ...]}`` where slot is actor (the default), object1, object2 or object3 and
     score is optional. Several masks of one frame and slot are united; the lowest score counts.
 
+    Args:
+        path: the file.
+        frame_indices: (F,) frames asked for, by number among those that decode; may repeat.
+        num_frames: frames that decode.
+
+    Returns:
+        Masks of the F frames.
+
     Raises:
         MaskFileError: the file does not fit that form or the video.
     """

@@ -34,6 +34,14 @@ def read_npz(path: Path, frame_indices: Sequence[int], num_frames: int) -> Given
     that decode; with ``frames`` (n,) it is frame ``frames[i]``. ``found`` and ``score`` are (n,) or
     (n, S).
 
+    Args:
+        path: the file.
+        frame_indices: (F,) frames asked for, by number among those that decode; may repeat.
+        num_frames: frames that decode.
+
+    Returns:
+        Masks of the F frames.
+
     Raises:
         MaskFileError: the file is no npz, or its arrays do not fit that form or the video.
     """

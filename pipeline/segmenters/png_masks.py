@@ -16,6 +16,14 @@ def read_png_folder(folder: Path, frame_indices: Sequence[int], num_frames: int)
     Pixels: 0 nothing, 1 or 255 actor, 2 to 4 objects 1 to 3 (palette indices count as they are).
     Frames without a picture have no masks.
 
+    Args:
+        folder: the pictures.
+        frame_indices: (F,) frames asked for, by number among those that decode; may repeat.
+        num_frames: frames that decode.
+
+    Returns:
+        Masks of the F frames.
+
     Raises:
         MaskFileError: a picture does not fit that form or the video.
     """
@@ -60,7 +68,7 @@ def _read_labels(path: Path) -> NDArray[np.uint8]:
                     f"{path.name} has mode {picture.mode}; needed one 8-bit channel"
                 )
             labels = np.asarray(picture).astype(np.uint8)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (Image.DecompressionBombError, UnidentifiedImageError, OSError, SyntaxError) as error:
         raise MaskFileError(f"{path.name} does not decode ({error})") from error
     labels = np.where(labels == 255, 1, labels).astype(np.uint8)
     if labels.max() > NUM_SLOTS:

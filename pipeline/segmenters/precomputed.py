@@ -38,19 +38,18 @@ SUFFIXES = (".npz", ".json", ".png")
 
 
 class Precomputed:
-    """Segmenter that looks masks up in a folder."""
+    """Segmenter that looks masks up in a folder.
+
+    Args:
+        folder: holds the mask files of the dataset's videos.
+
+    Raises:
+        BackendError: the folder is absent, or holds no file of a known form.
+    """
 
     name = "precomputed"
 
     def __init__(self, folder: Path) -> None:
-        """Remember the folder.
-
-        Args:
-            folder: holds the mask files of the data set's videos.
-
-        Raises:
-            BackendError: the folder is absent, or holds no file of a known form.
-        """
         self.folder = folder
         self._sha256: str | None = None
         if not folder.is_dir():
@@ -74,6 +73,12 @@ class Precomputed:
     def segment(self, clips: Sequence[ClipToSegment]) -> list[Masks]:
         """Look up the masks of each clip's frames and reduce them to 128 x 128 cells.
 
+        Args:
+            clips: any number of them.
+
+        Returns:
+            Masks in the order of the clips.
+
         Raises:
             VideoError: a file cannot be read, or is of another number of frames than decode.
         """
@@ -94,6 +99,12 @@ class Precomputed:
 
     def locate(self, video: Video) -> tuple[Path, Reader] | None:
         """Return a video's mask file, or folder of pictures, and its reader; None where absent.
+
+        Args:
+            video: of the dataset that the folder is for.
+
+        Returns:
+            Path and reader of the first form that exists.
 
         Raises:
             VideoError: the video's id would lead out of the folder.
@@ -122,6 +133,14 @@ def reduce_masks(given: GivenMasks) -> Masks:
 
 def build(model: str, *, device: str, masks: Path | None) -> Precomputed:
     """Registry entry.
+
+    Args:
+        model: not used.
+        device: not used.
+        masks: the folder.
+
+    Returns:
+        The segmenter.
 
     Raises:
         BackendError: no folder is given, or Precomputed refuses it.

@@ -21,7 +21,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,6 +68,12 @@ class SamClip:
 
     A clip's frames go through together and no other clip's with them, so that masks cannot depend
     on what else is in the call.
+
+    Args:
+        clip: cell features and text features.
+        sam: masks from prompts.
+        settings: numbers of the recipe.
+        weights: what the fingerprint says of the two models.
     """
 
     name = "sam_clip"
@@ -81,14 +86,6 @@ class SamClip:
         *,
         weights: dict[str, Any] | None = None,
     ) -> None:
-        """Put the parts together.
-
-        Args:
-            clip: cell features and text features.
-            sam: masks from prompts.
-            settings: numbers of the recipe.
-            weights: what the fingerprint says of the two models.
-        """
         self.clip, self.sam = clip, sam
         self.settings = settings or SamClipSettings()
         self._bank = TextBank(clip.encode_texts)
@@ -115,7 +112,7 @@ class SamClip:
         text = self._bank.prompt(clip.prompts)
         if not text.nouns:
             return no_masks(len(clip.frames))
-        frames = torch.from_numpy(np.ascontiguousarray(clip.frames)).to(self.clip.device)
+        frames = torch.tensor(clip.frames, device=self.clip.device)
         maps, present = self._maps(frames, text)
         flat = maps.flatten(0, 1)
         peaks = flat.amax(dim=(-2, -1))
@@ -188,7 +185,10 @@ def build(
         masks: not used.
         sam_checkpoint: segment_anything checkpoint.
         clip: ``MODEL/TAG`` or ``MODEL/FILE`` of open_clip.
-        options: ``mode`` and ``clip_short_side`` of the dense features; fields of SamClipSettings.
+        **options: ``mode`` and ``clip_short_side`` of dense_clip; fields of SamClipSettings.
+
+    Returns:
+        The segmenter, both models loaded.
 
     Raises:
         BackendError: weights are absent or do not fit.

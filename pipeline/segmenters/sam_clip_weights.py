@@ -1,12 +1,14 @@
 """Loading of the two models of ``sam_clip`` from local files, or CLIP from the hub."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from pipeline.encoders.open_clip_vit import find_weights, model_config
+from pipeline.encoders.open_clip_vit import ClipWeights, find_weights, model_config
 from pipeline.encoders.weights import fit_state_dict, read_state_dict, sha256_of
 from pipeline.errors import BackendError
 from pipeline.segmenters.dense_clip import CLIP_MEAN, CLIP_STD, DenseClip
@@ -41,25 +43,31 @@ def load_sam(checkpoint: Path | None, device: str) -> tuple[SamDecoder, dict[str
             f"sam_vit_b_01ec64.pth; give `--segmenter sam_clip:FILE`, {_OTHERWISE}"
         )
     state = read_state_dict(checkpoint)
+    sam_type = _sam_type(state, checkpoint)
+    ensure_torchvision()
+    from segment_anything import sam_model_registry
+
+    # The builder itself would unpickle the file.
+    sam = sam_model_registry[sam_type](checkpoint=None)
+    fit_state_dict(sam, state, source=f"{checkpoint} for SAM {sam_type}")
+    sam.to(torch.device(device)).eval().requires_grad_(False)
+    decoder = SamDecoder(sam)
+    facts = {
+        "sam": sam_type,
+        "sam_sha256": sha256_of(checkpoint),
+        "sam_side": decoder.side,
+    }
+    return decoder, facts
+
+
+def _sam_type(state: Mapping[str, Tensor], checkpoint: Path) -> str:
     width = state[_PATCH_WEIGHT].shape[0] if _PATCH_WEIGHT in state else None
     if width not in _SAM_TYPES:
         raise BackendError(
             f"{checkpoint} is no SAM checkpoint: width {width}; needed: one of "
             f"{', '.join(_SAM_TYPES.values())}; give `--segmenter sam_clip:FILE`, {_OTHERWISE}"
         )
-    ensure_torchvision()
-    from segment_anything import sam_model_registry
-
-    sam = sam_model_registry[_SAM_TYPES[width]](checkpoint=None)
-    fit_state_dict(sam, state, source=f"{checkpoint} for SAM {_SAM_TYPES[width]}")
-    sam.to(torch.device(device)).eval().requires_grad_(False)
-    decoder = SamDecoder(sam)
-    facts = {
-        "sam": _SAM_TYPES[width],
-        "sam_sha256": sha256_of(checkpoint),
-        "sam_side": decoder.side,
-    }
-    return decoder, facts
+    return _SAM_TYPES[width]
 
 
 def load_clip(
@@ -81,14 +89,7 @@ def load_clip(
     """
     name, _, tag = spec.partition("/")
     config = model_config(name)
-    try:
-        weights = find_weights(name, tag, None, config)
-    except BackendError as error:
-        reason = str(error).split(";")[0]
-        raise BackendError(
-            f"segmenter 'sam_clip' lacks CLIP {spec}: {reason}; needed: its weights, such as "
-            f"{CLIP_DEFAULT}; give `--segmenter sam_clip:SAM_FILE,{name}/FILE`, {_OTHERWISE}"
-        ) from error
+    weights = _clip_weights(name, tag, config)
     model = _build_clip(name, config)
     fit_state_dict(model, read_state_dict(weights.path), source=f"{weights.path} for CLIP {name}")
     model.to(torch.device(device)).eval().requires_grad_(False)
@@ -110,6 +111,17 @@ def load_clip(
         "clip_package": f"open_clip_torch {version('open_clip_torch')}",
     }
     return dense, facts
+
+
+def _clip_weights(name: str, tag: str, config: dict[str, Any]) -> ClipWeights:
+    try:
+        return find_weights(name, tag, None, config)
+    except BackendError as error:
+        reason = str(error).split(";")[0]
+        raise BackendError(
+            f"segmenter 'sam_clip' lacks CLIP {name}/{tag}: {reason}; needed: its weights, such as "
+            f"{CLIP_DEFAULT}; give `--segmenter sam_clip:SAM_FILE,{name}/FILE`, {_OTHERWISE}"
+        ) from error
 
 
 def _build_clip(name: str, config: dict[str, Any]) -> Any:

@@ -35,16 +35,15 @@ class Candidates(NamedTuple):
 
 
 class SamDecoder:
-    """Frames to embeddings, and boxes with points to candidate masks."""
+    """Frames to embeddings, and boxes with points to candidate masks.
+
+    Args:
+        sam: segment_anything Sam.
+        frames_per_launch: frames of one encoder call. None: 1 on the CPU, where the attention of
+            one 1024 x 1024 frame takes 0.8 GB per global block, and 4 elsewhere.
+    """
 
     def __init__(self, sam: Any, *, frames_per_launch: int | None = None) -> None:
-        """Take a built model.
-
-        Args:
-            sam: segment_anything Sam.
-            frames_per_launch: frames of one encoder call. None: 1 on the CPU, where the attention
-                of one 1024 x 1024 frame takes 0.8 GB per global block, and 4 elsewhere.
-        """
         self.sam = sam
         self.device: torch.device = sam.device
         self.side: int = sam.image_encoder.img_size

@@ -49,10 +49,13 @@ class PromptText(NamedTuple):
 
 
 class TextBank:
-    """Features of words, each encoded once."""
+    """Features of words, each encoded once.
+
+    Args:
+        encode_texts: the text tower, n texts to (n, E) features of unit length.
+    """
 
     def __init__(self, encode_texts: Callable[[Sequence[str]], Tensor]) -> None:
-        """Take the text tower: n texts to (n, E) features of unit length."""
         self._encode = encode_texts
         self._words: dict[str, Tensor] = {}
 
