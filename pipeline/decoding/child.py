@@ -21,7 +21,7 @@ from pipeline.decoding.wire import receive_path, send_result
 from pipeline.errors import VideoError
 
 READY = b"ready\n"
-_GRACE_SECONDS = 5.0  # the parent's own timeout comes first, with the better message
+_GRACE_SECONDS = 2.0  # the parent's own timeout comes first, with the better message
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,12 +7,14 @@ header, and of its protocols only ``file`` is left.
 """
 
 import stat
+from itertools import islice
 from pathlib import Path
 
 import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from pipeline.decoding.pictures import codec_options, refuse_large
 from pipeline.errors import VideoError
 
 CONTAINERS = (
@@ -35,6 +37,7 @@ CONTAINERS = (
 """FFmpeg's names of the containers read; mov stands for mp4, m4v, 3gp, matroska for webm."""
 
 _PLAYLIST_HEADS = (b"#EXTM3U", b"ffconcat", b"v=0", b"[InternetShortcut]", b"[Reference]", b"<")
+_PROBED_PACKETS = 8
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC: cover art
 
 
@@ -52,7 +55,7 @@ def open_video(path: Path, max_pixels: int) -> InputContainer:
     options = {
         "format_whitelist": ",".join(CONTAINERS),
         "protocol_whitelist": "file",
-        "max_pixels": str(max_pixels),
+        **codec_options(max_pixels),
     }
     try:
         # Absolute, or FFmpeg would take a name with a colon for a protocol.
@@ -64,7 +67,7 @@ def open_video(path: Path, max_pixels: int) -> InputContainer:
             f"one of the containers {', '.join(CONTAINERS)} was needed; convert or replace it",
         ) from error
     try:
-        _check_size(path, video_stream(path, container), max_pixels)
+        _check_size(path, container, max_pixels)
     except VideoError:
         container.close()
         raise
@@ -118,17 +121,42 @@ def refuse_foreign_file(path: Path) -> None:
         )
 
 
-def _check_size(path: Path, stream: VideoStream, max_pixels: int) -> None:
+def _check_size(path: Path, container: InputContainer, max_pixels: int) -> None:
+    stream = video_stream(path, container)
     context = stream.codec_context
     if context is None:
         raise VideoError("undecodable", f"{path} is of a codec unknown to this build of FFmpeg")
-    if context.width * context.height > max_pixels:
+    if context.width * context.height:
+        refuse_large(path, context.width, context.height, max_pixels)
+    elif _is_refused_for_size(container, stream, max_pixels):
         raise VideoError(
             "too_large",
-            f"{path} has frames of {context.width}x{context.height} = "
-            f"{context.width * context.height} pixels; at most {max_pixels} are allowed; "
-            "scale it down or raise max_pixels",
+            f"{path} has frames beyond the size that may be allocated; "
+            f"at most {max_pixels} pixels are allowed; scale it down or raise max_pixels",
         )
+    else:
+        raise VideoError(
+            "undecodable",
+            f"{path} does not tell the size of its frames in its first packets; "
+            "a stream that begins with a whole picture was needed; replace the file",
+        )
+
+
+def _is_refused_for_size(container: InputContainer, stream: VideoStream, max_pixels: int) -> bool:
+    """Whether the codec refuses the first packets for what they claim rather than for damage.
+
+    FFmpeg forgets a size that it may not allocate, but a codec says so by another error.
+    """
+    context = stream.codec_context
+    context.options = codec_options(max_pixels)
+    for packet in islice(container.demux(stream), _PROBED_PACKETS):
+        try:
+            context.decode(packet)
+        except (av.error.ArgumentError, av.error.MemoryError):
+            return True
+        except av.FFmpegError:
+            continue
+    return False
 
 
 def _reason(error: Exception) -> str:

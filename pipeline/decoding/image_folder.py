@@ -10,7 +10,7 @@ from av.video.codeccontext import VideoCodecContext
 from numpy.typing import NDArray
 
 from pipeline.clips import FrameChooser
-from pipeline.decoding.pictures import PictureReader
+from pipeline.decoding.pictures import PictureReader, codec_options, refuse_large
 from pipeline.decoding.types import MAX_PIXELS, DecodedClip
 from pipeline.errors import VideoError
 
@@ -40,7 +40,7 @@ def read_image_folder(
     num_expected = len(paths)
     while paths:
         wanted = [int(index) for index in choose(len(paths))]
-        reader = PictureReader()
+        reader = PictureReader(folder, max_pixels)
         pictures = {i: _read_image(paths[i], max_pixels) for i in sorted(set(wanted))}
         damaged = {paths[i] for i, picture in pictures.items() if picture is None}
         if not damaged:
@@ -80,7 +80,7 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]
         VideoError: the image is larger than ``max_pixels``.
     """
     picture = _read_image(path, max_pixels)
-    return None if picture is None else PictureReader().to_rgb(picture)
+    return None if picture is None else PictureReader(path, max_pixels).to_rgb(picture)
 
 
 def _natural_key(name: str) -> list[tuple[int, str]]:
@@ -93,9 +93,10 @@ def _read_image(path: Path, max_pixels: int) -> av.VideoFrame | None:
     codec = next((c for head, c in _CODEC_OF_HEAD.items() if data.startswith(head)), None)
     if codec is None:
         return None
-    _check_size(path, data, codec, max_pixels)
+    height, width = _png_size(data) if codec == "png" else _jpeg_size(data)
+    refuse_large(path, width, height, max_pixels)
     context = cast(VideoCodecContext, av.CodecContext.create(codec, "r"))
-    context.options = {"max_pixels": str(max_pixels)}
+    context.options = codec_options(max_pixels)
     context.thread_count = 1
     try:
         pictures = [*context.decode(av.Packet(data)), *context.decode(None)]
@@ -104,16 +105,6 @@ def _read_image(path: Path, max_pixels: int) -> av.VideoFrame | None:
     except av.FFmpegError:
         return None
     return pictures[0] if pictures and not pictures[0].is_corrupt else None
-
-
-def _check_size(path: Path, data: bytes, codec: str, max_pixels: int) -> None:
-    height, width = _png_size(data) if codec == "png" else _jpeg_size(data)
-    if height * width > max_pixels:
-        raise VideoError(
-            "too_large",
-            f"{path} is {width}x{height} = {width * height} pixels; at most {max_pixels} are "
-            "allowed; scale it down or raise max_pixels",
-        )
 
 
 def _png_size(data: bytes) -> tuple[int, int]:

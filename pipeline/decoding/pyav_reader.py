@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.clips import FrameChooser
 from pipeline.decoding.containers import open_video, video_stream
-from pipeline.decoding.pictures import PictureReader
+from pipeline.decoding.pictures import PictureReader, codec_options
 from pipeline.decoding.survey import Survey, read_packets, survey_video
 from pipeline.decoding.types import MAX_PIXELS, DecodedClip
 from pipeline.errors import VideoError
@@ -108,13 +108,13 @@ class _Film:
             wanted: presentation times if ``skip``, else presentation indices.
             skip: leave out pictures that are not wanted and that no other refers to.
         """
-        found, reader = _Pass(), PictureReader()
+        found, reader = _Pass(), PictureReader(self._path, self._max_pixels)
         with self._fresh_container() as container:
             stream = video_stream(self._path, container)
             context = stream.codec_context
             # One thread per child and one child per core: a second thread costs CPU time.
             context.thread_count = 1
-            context.options = {"max_pixels": str(self._max_pixels)}
+            context.options = codec_options(self._max_pixels)
             packets = self.survey.packets or read_packets(container, stream)
             for packet in chain(packets, (None,)):  # None: give the pictures that are held back
                 if skip and packet is not None:
