@@ -55,22 +55,26 @@ def fingerprint(
         "view": {"geometry": config.geometry},
         "encoder": backends.encoder.fingerprint(),
         "segmenter": segmenter.fingerprint() if segmenter else None,
-        "prompts": _prompts_fingerprint(manifest, user_prompts) if segmenter else None,
+        "prompts": _prompts(config, manifest, user_prompts) if segmenter else None,
     }
 
 
-def _prompts_fingerprint(manifest: Manifest, tables: PromptTables | None) -> dict[str, str]:
+def _prompts(
+    config: ExtractConfig, manifest: Manifest, tables: PromptTables | None
+) -> dict[str, str]:
     """Hashes of the prompts of every train class, and of what single videos have beside them."""
     of_classes = (
         prompts_for(
             manifest,
             Video(video_id=name, path="", class_name=name, split="train"),
             user_table=tables,
+            mode=config.prompt_mode,
         )
         for name in manifest.classes.get("train", ())
     )
     of_videos = json.dumps(asdict(tables or PromptTables()), sort_keys=True)
     return {
+        "mode": config.prompt_mode,
         "classes_sha256": prompts_sha256(of_classes),
         "tables_sha256": hashlib.sha256(of_videos.encode()).hexdigest(),
     }

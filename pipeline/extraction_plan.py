@@ -32,6 +32,8 @@ class ExtractConfig:
     """How a frame becomes the encoder's square view; see pipeline.views."""
     segmenter: str = "sam_clip"
     """NAME or NAME:MODEL, see pipeline.segmenters."""
+    prompt_mode: str = "nouns"
+    """What the segmenter is asked for, see pipeline.prompts."""
     masks: Path | None = None
     """Folder of mask files, for the segmenter `precomputed`."""
     frames: int = 8

@@ -73,18 +73,32 @@ def open_chunk_worker(
 ) -> Iterator["ChunkWorker"]:
     """Start the decoding children and, unless they are given, build the models."""
     config = settings.config
-    with DecodeChildren(
-        config.decode_children,
-        decoder=config.decoder,
-        frame_rule=config.frame_rule,
-        num_frames=config.frames,
-        timeout_seconds=config.decode_timeout_seconds,
-        min_decoded_ratio=config.min_decoded_ratio,
-        max_pixels=config.max_pixels,
-    ) as children:
+    with (
+        _one_torch_thread(),
+        DecodeChildren(
+            config.decode_children,
+            decoder=config.decoder,
+            frame_rule=config.frame_rule,
+            num_frames=config.frames,
+            timeout_seconds=config.decode_timeout_seconds,
+            min_decoded_ratio=config.min_decoded_ratio,
+            max_pixels=config.max_pixels,
+        ) as children,
+    ):
         yield ChunkWorker(
             settings, backends or load_backends(config, worker_number), children, on_video
         )
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    # Sums are divided over the threads, so their number shows in the last bit of the features.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class ChunkWorker:
@@ -205,7 +219,10 @@ class ChunkWorker:
             frame_indices=item.clip.frame_indices,
             num_frames_decoded=item.clip.num_frames_decoded,
             prompts=prompts_for(
-                self._settings.manifest, item.video, user_table=self._settings.prompts
+                self._settings.manifest,
+                item.video,
+                user_table=self._settings.prompts,
+                mode=self._config.prompt_mode,
             ),
         )
 
