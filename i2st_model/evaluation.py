@@ -22,6 +22,7 @@ from i2st_model.scoring import (
     Predictions,
     describe_videos,
     episode_batches,
+    episodes_at_a_time,
     places_of,
     predict_episodes,
 )
@@ -48,17 +49,16 @@ class EvaluateConfig:
     """Keep query and support clips of one source apart. The field does not; it is harder."""
     drop_small_classes: bool = False
     """Leave out classes with too few videos instead of refusing."""
-    batch_episodes: int = 200
-    """Episodes at a time; decides memory, not the result."""
+    batch_episodes: int | None = None
+    """Episodes at a time, None = what suits the device; decides time and memory, not the result."""
     device: str = "auto"
     """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
         for name, least in (("episodes", 2), ("batch_episodes", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    f"{name}={getattr(self, name)}; at least {least} is needed; raise {name}"
-                )
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name}={value}; at least {least} is needed; raise {name}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +141,9 @@ def evaluate(
     descriptors = _describe(method, store, rows, device)
     places = places_of(rows, len(store.reader.class_index), device)
     parts: list[Predictions] = []
-    for episode in episode_batches(sampler, config.episodes, config.batch_episodes):
+    clips = config.way * (config.shot + config.queries)
+    size = config.batch_episodes or episodes_at_a_time(descriptors, clips)
+    for episode in episode_batches(sampler, config.episodes, size):
         parts.append(predict_episodes(episode, places, descriptors, method.logits))
         if on_progress is not None:
             done = episode.number + len(episode.classes)

@@ -8,7 +8,7 @@ import torch
 from i2st_model.checkpoints import Checkpoint, load_checkpoint
 from i2st_model.compatibility import require_compatible
 from i2st_model.config import network_config
-from i2st_model.features import FeatureReader, FeatureStore
+from i2st_model.features import FeatureStore
 from i2st_model.methods import Method, get_method
 from i2st_model.network import build_network
 from i2st_model.training_setup import resolve_device
@@ -84,22 +84,3 @@ def load_trained(
     network = build_network(network_config(info.network))
     checkpoint.load_into(network)
     return get_method(TRAINED, network=network.to(device)), checkpoint
-
-
-def open_store(
-    reader: FeatureReader, *, run: Path | None = None, frames: int | None = None
-) -> FeatureStore:
-    """Open features with the frames per clip that are asked for, else those of the run.
-
-    Args:
-        reader: the shards.
-        run: folder of a finished run, or None.
-        frames: T; None takes the run's, and without a run all stored frames.
-
-    Raises:
-        ConfigError: more frames than are stored, or the run is not finished.
-        CheckpointError: the checkpoint is damaged.
-    """
-    if frames is None and run is not None:
-        frames = load_checkpoint(run).info.train.get("frames")
-    return FeatureStore(reader, num_frames=frames)

@@ -11,13 +11,17 @@ from i2st_model.class_videos import group_videos
 from i2st_model.episodes import EpisodeSampler
 from i2st_model.features import FeatureStore
 from i2st_model.network import I2STNetwork
-from i2st_model.scoring import describe_videos, episode_batches, places_of, predict_episodes
+from i2st_model.scoring import (
+    describe_videos,
+    episode_batches,
+    episodes_at_a_time,
+    places_of,
+    predict_episodes,
+)
 from i2st_model.stem import Stem
 from i2st_model.stem_features import StemFeatures
 from i2st_model.training_config import TrainConfig
 from pipeline.errors import ConfigError
-
-EPISODES_AT_A_TIME = 200
 
 
 class Validation:
@@ -50,10 +54,12 @@ class Validation:
             return network.encode(self._features.clips(rows), with_masks=False).descriptors
 
         descriptors = describe_videos(self._rows, describe)
+        clips = self.sampler.way * (self.sampler.shot + self.sampler.queries)
+        size = episodes_at_a_time(descriptors, clips)
         correct = [
             predict_episodes(episode, self._places, descriptors, network.logits).correct.mean()
             * len(episode.classes)
-            for episode in episode_batches(self.sampler, self._count, EPISODES_AT_A_TIME)
+            for episode in episode_batches(self.sampler, self._count, size)
         ]
         network.train()
         return float(100.0 * sum(correct) / self._count)
