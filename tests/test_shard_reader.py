@@ -37,6 +37,7 @@ from pipeline.shards import mapping, reader
 from pipeline.shards.committed import finish
 from pipeline.shards.index import ShardIndex
 from pipeline.shards.reader import ShardReader
+from pipeline.shards.verify import verify
 from pipeline.shards.writer import ShardWriter, VideoFeatures
 
 ROWS = sorted(all_features(12), key=lambda row: row.video.video_id)
@@ -339,6 +340,46 @@ def test_shard_that_is_a_link_or_a_pipe_is_refused_without_blocking(fresh):
     os.mkfifo(path)
     with pytest.raises(ShardError, match="not a regular file"):
         ShardReader(fresh).tokens([0])
+
+
+# Compatibility
+
+
+def test_dataset_written_by_format_version_1_reads_as_it_did(repository):
+    """A change that breaks this needs a new format version, and a way to read this one."""
+    golden = repository / "tests" / "golden" / "shards_v1"
+    assert verify(golden) == []
+    shards = ShardReader(golden)
+    assert shards.index.format_version == 1
+    assert shards.index.digest.startswith("c450d92882b59cab30363143ead7c009")
+    assert shards.index.fingerprint == FINGERPRINT
+    assert shards.index.failures == (failure("climb/torn"),)
+    assert shards.video_ids == ("climb/clip 001", "run/clip 002")
+    assert shards.split.tolist() == ["train", "test"]
+    tokens = shards.tokens([0, 1])[:, 0, 0, :3].tolist()
+    assert tokens == [
+        [0.0207977294921875, 0.407958984375, 1.4208984375],
+        [0.268798828125, -0.1259765625, 1.013671875],
+    ]
+    assert shards.frame_embedding([1, 0])[:, 1, 4].tolist() == [-1.26171875, 1.076171875]
+    assert shards.frame_indices([0, 1]).tolist() == [[1, 8], [2, 9]]
+    masks = shards.masks([0])
+    assert masks.bits[0, 1, 3, :4].tolist() == [97, 240, 10, 73]
+    assert masks.found[0].tolist() == [[True, False, True, False], [True, True, False, True]]
+
+
+def test_todays_writer_gives_the_content_of_format_version_1(repository, tmp_path):
+    golden = ShardReader(repository / "tests" / "golden" / "shards_v1")
+    rows = [features(1), features(2, class_name="run")]
+    for i, row in enumerate(rows):
+        masks = golden.masks([i]) if row.masks else None
+        rows[i] = replace(
+            row,
+            tokens=golden.tokens([i])[0],
+            frame_embedding=golden.frame_embedding([i])[0],
+            masks=masks and Masks(bits=masks.bits[0], found=masks.found[0], score=masks.score[0]),
+        )
+    assert extract(tmp_path, rows).digest == golden.index.digest
 
 
 # Files made to harm: the index agrees with them, so that structure alone must refuse
