@@ -63,6 +63,21 @@ def find_newest_run(root: Path) -> Path:
     raise ConfigError(f"no finished run in {root}; a checkpoint was needed; run `i2st train`")
 
 
+def find_newest_unfinished(root: Path) -> Path:
+    """Return the folder below ``root`` of the newest run that has no checkpoint yet.
+
+    Raises:
+        ConfigError: every run below ``root`` is finished.
+    """
+    newest = _newest(root, CONFIG_NAME)
+    if newest is None or (newest / CHECKPOINT_NAME).is_file():
+        raise ConfigError(
+            f"no unfinished run in {root}; one was needed to resume; run `i2st train`, or name "
+            "the run with --run"
+        )
+    return newest
+
+
 def find_newest_shards(root: Path) -> Path:
     """Return the folder below ``root``, or ``root`` itself, whose index.json is the newest.
 

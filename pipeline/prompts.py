@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, ManifestError
-from pipeline.manifest_schema import class_prompts
-from pipeline.manifest_text import did_you_mean, read_text, read_yaml
-from pipeline.manifest_types import ClassPrompts, Manifest, Video
+from pipeline.manifests.schema import class_prompts
+from pipeline.manifests.text import did_you_mean, read_text, read_yaml
+from pipeline.manifests.types import ClassPrompts, Manifest, Video
 from pipeline.prompt_words import label_words, objects_of_label, objects_of_placeholders
 
 MODES = ("nouns", "raw_label", "actor_only")
@@ -127,6 +127,32 @@ def load_prompt_tables(
     return PromptTables(
         user=table, placeholders=_read_placeholders(root) if wanted and root else {}
     )
+
+
+def class_prompt_sets(
+    manifest: Manifest, *, user: Path | None = None, mode: str = "nouns"
+) -> list[PromptSet]:
+    """Prompts of every class, as a video without prompts of its own gets them.
+
+    Args:
+        manifest: the dataset.
+        user: YAML of the user's prompts.
+        mode: as in ``prompts_for``.
+
+    Raises:
+        ConfigError: ``mode`` is unknown.
+        ManifestError: ``user`` is malformed or names an unknown class.
+    """
+    tables = load_prompt_tables(manifest, None, user=user)
+    return [
+        prompts_for(
+            manifest,
+            Video(video_id=name, path=name, class_name=name, split=manifest.split_of(name)),
+            user_table=tables,
+            mode=mode,
+        )
+        for name in manifest.class_names
+    ]
 
 
 def prompts_sha256(prompts: Iterable[PromptSet]) -> str:

@@ -1,4 +1,4 @@
-"""One look-up idiom for encoders, segmenters and methods, open to other packages through entry points."""
+"""One look-up idiom for encoders, segmenters and methods; other packages add entry points."""
 
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
@@ -8,7 +8,7 @@ from pipeline.errors import BackendError
 
 
 def known_names(builtin: Mapping[str, Any], group: str) -> list[str]:
-    """Sorted names of the built-in entries and of those that installed packages add under ``group``."""
+    """Sorted names of the built-in entries and of those that packages add under ``group``."""
     return sorted({*builtin, *(entry.name for entry in entry_points(group=group))})
 
 

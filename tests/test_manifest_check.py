@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.manifest_check import check_videos, describe_manifest, manifest_summaries
-from pipeline.manifest_lists import import_list
-from pipeline.manifest_sources import manifest_from_table
+from pipeline.manifests.check import check_videos, describe_manifest, manifest_summaries
+from pipeline.manifests.lists import import_list
+from pipeline.manifests.sources import manifest_from_table
 from pipeline.manifests import Manifest, known_manifests, load_manifest
 
 

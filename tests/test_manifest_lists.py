@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ManifestError
-from pipeline.manifest_lists import import_list, list_path, normalise_list, read_imported
+from pipeline.manifests.lists import import_list, list_path, normalise_list, read_imported
 from pipeline.manifests import find_videos, load_manifest
 
 SPLITS = ("train", "val", "test")
@@ -138,7 +138,7 @@ def test_import_list_tells_to_download_by_hand_when_it_cannot(tmp_path, server, 
     assert "\n" not in str(fault.value)
     with pytest.raises(ManifestError, match=by_hand):
         import_list("ssv2-small", "val", None, destination=tmp_path, base_url="http://127.0.0.1:1")
-    monkeypatch.setattr("pipeline.manifest_fetch.MAX_LIST_BYTES", 10)
+    monkeypatch.setattr("pipeline.manifests.fetch.MAX_LIST_BYTES", 10)
     serve(folder, __file__)
     with pytest.raises(ManifestError, match=f"is larger than 10 bytes; {by_hand}"):
         import_list("ssv2-small", "val", None, destination=tmp_path, base_url=base_url)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ManifestError
-from pipeline.manifest_sources import manifest_from_folder, manifest_from_table
+from pipeline.manifests.sources import manifest_from_folder, manifest_from_table
 from pipeline.manifests import find_videos
 
 

@@ -5,7 +5,7 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 
 from pipeline.errors import ManifestError
-from pipeline.manifest_paths import check_inside, check_name
+from pipeline.manifests.paths import check_inside, check_name
 
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv"}

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.manifest_library import known_manifests, load_manifest
-from pipeline.manifest_lists import read_imported
-from pipeline.manifest_scan import resolve_root, scan_folders
-from pipeline.manifest_types import SPLITS, Manifest, Video
-from pipeline.manifests import class_of_folder, find_videos
+from pipeline.manifests.library import known_manifests, load_manifest
+from pipeline.manifests.lists import read_imported
+from pipeline.manifests.scan import resolve_root, scan_folders
+from pipeline.manifests.types import SPLITS, Manifest, Video
+from pipeline.manifests.videos import class_of_folder, find_videos
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ManifestError
-from pipeline.manifest_fetch import RAW_BASE, fetch_list
-from pipeline.manifest_library import load_manifest
-from pipeline.manifest_paths import check_name
-from pipeline.manifest_text import MAX_TABLE_BYTES, read_text
-from pipeline.manifest_types import ListSource, Manifest, spelling
+from pipeline.manifests.fetch import RAW_BASE, fetch_list
+from pipeline.manifests.library import load_manifest
+from pipeline.manifests.paths import check_name
+from pipeline.manifests.text import MAX_TABLE_BYTES, read_text
+from pipeline.manifests.types import ListSource, Manifest, spelling
 
 _LABELLED = re.compile(r"(?:train|val|test)(\d{1,4})/([^/]+)")
 _LABELLED_PATH = re.compile(

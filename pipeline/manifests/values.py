@@ -3,9 +3,9 @@
 from typing import Any
 
 from pipeline.errors import ManifestError
-from pipeline.manifest_paths import check_name, check_text
-from pipeline.manifest_text import did_you_mean
-from pipeline.manifest_types import SPLITS
+from pipeline.manifests.paths import check_name, check_text
+from pipeline.manifests.text import did_you_mean
+from pipeline.manifests.types import SPLITS
 
 
 def mapping(raw: Any, what: str, known: set[str] | None) -> dict[str, Any]:

@@ -1,34 +1,13 @@
-"""Manifest: a dataset's classes, splits, videos and their source; which videos are on disk.
-
-The parts: ``manifest_types`` what it is, ``manifest_schema`` its YAML form, ``manifest_scan``
-folders, ``manifest_sources`` one's own videos, ``manifest_lists`` published lists,
-``manifest_check`` counts.
-"""
+"""Which videos of a dataset lie below a folder."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.errors import ManifestError
-from pipeline.manifest_library import known_manifests, load_manifest
-from pipeline.manifest_lists import read_imported
-from pipeline.manifest_paths import check_relative
-from pipeline.manifest_scan import resolve_root, scan_clips, scan_folders
-from pipeline.manifest_schema import read_manifest
-from pipeline.manifest_types import SPLITS, ClassPrompts, ListSource, Manifest, Video, spelling
-
-__all__ = [
-    "SPLITS",
-    "ClassPrompts",
-    "ListSource",
-    "Manifest",
-    "Video",
-    "class_folders",
-    "class_of_folder",
-    "find_videos",
-    "known_manifests",
-    "load_manifest",
-    "read_manifest",
-]
+from pipeline.manifests.lists import read_imported
+from pipeline.manifests.paths import check_relative
+from pipeline.manifests.scan import resolve_root, scan_clips, scan_folders
+from pipeline.manifests.types import Manifest, Video, spelling
 
 
 def find_videos(manifest: Manifest, root: Path) -> list[Video]:

@@ -4,11 +4,11 @@ import hashlib
 from pathlib import Path
 
 from pipeline.errors import ManifestError
-from pipeline.manifest_paths import check_name
-from pipeline.manifest_scan import resolve_root, scan_clips, scan_folders
-from pipeline.manifest_tables import manifest_from_table
-from pipeline.manifest_text import did_you_mean, read_yaml
-from pipeline.manifest_types import SPLITS, Manifest
+from pipeline.manifests.paths import check_name
+from pipeline.manifests.scan import resolve_root, scan_clips, scan_folders
+from pipeline.manifests.tables import manifest_from_table
+from pipeline.manifests.text import did_you_mean, read_yaml
+from pipeline.manifests.types import SPLITS, Manifest
 
 __all__ = ["manifest_from_folder", "manifest_from_table"]
 

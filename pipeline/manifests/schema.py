@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ManifestError
-from pipeline.manifest_paths import check_name, check_relative
-from pipeline.manifest_text import did_you_mean, read_yaml
-from pipeline.manifest_types import SPLITS, ClassPrompts, ListSource, Manifest
-from pipeline.manifest_values import count, counts, mapping, name_list, text_value
+from pipeline.manifests.paths import check_name, check_relative
+from pipeline.manifests.text import did_you_mean, read_yaml
+from pipeline.manifests.types import SPLITS, ClassPrompts, ListSource, Manifest
+from pipeline.manifests.values import count, counts, mapping, name_list, text_value
 
 _TEXTS = ("name", "title", "homepage", "licence", "layout", "truth_masks", "group_pattern")
 _KEYS = {

@@ -7,8 +7,8 @@ import urllib.request
 from pathlib import Path
 
 from pipeline.errors import ManifestError
-from pipeline.manifest_text import read_text
-from pipeline.manifest_types import ListSource
+from pipeline.manifests.text import read_text
+from pipeline.manifests.types import ListSource
 
 RAW_BASE = "https://raw.githubusercontent.com"
 TIMEOUT_SECONDS = 30.0

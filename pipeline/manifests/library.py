@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import data_manifests
 from pipeline.errors import ManifestError
-from pipeline.manifest_schema import read_manifest
-from pipeline.manifest_text import did_you_mean
-from pipeline.manifest_types import Manifest
+from pipeline.manifests.schema import read_manifest
+from pipeline.manifests.text import did_you_mean
+from pipeline.manifests.types import Manifest
 
 
 def load_manifest(name: str, *, edition: str | None = None) -> Manifest:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ManifestError
-from pipeline.manifest_paths import check_inside, check_name, check_relative, check_text
-from pipeline.manifest_scan import resolve_root
-from pipeline.manifest_text import MAX_TABLE_BYTES, did_you_mean, read_json_lines, read_text
-from pipeline.manifest_types import SPLITS, Manifest, Video
+from pipeline.manifests.paths import check_inside, check_name, check_relative, check_text
+from pipeline.manifests.scan import resolve_root
+from pipeline.manifests.text import MAX_TABLE_BYTES, did_you_mean, read_json_lines, read_text
+from pipeline.manifests.types import SPLITS, Manifest, Video
 
 _REQUIRED = ("path", "class", "split")
 _OPTIONAL = ("group", "id")

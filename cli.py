@@ -1,0 +1,744 @@
+"""The command line of i2st: flags, printing and exit status; nothing else does these three things.
+
+Heavy packages are imported inside commands, so that `i2st --help` stays instant. Results go to
+stdout; progress, notes and errors to stderr.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import data_manifests
+from pipeline.errors import ConfigError, I2STError
+
+EXIT_SOME_SKIPPED = 3
+EXIT_REFUSED = 4
+EXIT_SIGNAL = 128
+"""Plus the signal's number, as shells do."""
+SECONDS_PER_LINE = 10
+"""Where stderr is no terminal, progress is one line per so many seconds."""
+
+HELP = """
+Few-shot action recognition: cache frame features and action masks once, recognise new actions
+from one to five clips.
+
+The whole story, once the videos are in data/hmdb51/<class>/<clip>:
+
+\b
+    i2st extract --dataset hmdb51
+    i2st train --episodes 10000
+    i2st evaluate --way 5 --shot 3
+
+No videos at hand? `i2st demo` makes some and does all three, without a network connection.
+
+Exit codes: 0 complete, 2 usage, 3 complete but some videos skipped, 4 data refused, 5 disk or
+memory, 130 and 143 stopped by a signal.
+"""
+
+_debug = False
+
+
+class FaultPrinter(TyperGroup):
+    """Prints a fault that the user can mend as one line and exits with its code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; with --debug faults keep their traceback."""
+        try:
+            return super().invoke(ctx)
+        except I2STError as fault:
+            if _debug:
+                raise
+            note(f"error: {' '.join(str(fault).split())}")
+            raise typer.Exit(fault.exit_code) from None
+        except KeyboardInterrupt:
+            note("interrupted; finished work is kept, the same command goes on from there")
+            raise typer.Exit(EXIT_SIGNAL + 2) from None
+
+
+app = typer.Typer(
+    cls=FaultPrinter,
+    help=HELP,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+manifest_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(manifest_app, name="manifest", help="What a dataset holds, and what is on disk.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+DatasetName = Annotated[
+    str | None, typer.Option("--dataset", help="A shipped dataset; see `i2st manifest list`.")
+]
+Edition = Annotated[
+    str | None, typer.Option(help="Which published list chooses the videos (kinetics100).")
+]
+VideosFolder = Annotated[
+    Path | None,
+    typer.Option("--videos", help="Folder with one folder of clips per class; or the dataset's."),
+]
+TableFile = Annotated[
+    Path | None, typer.Option("--table", help="CSV or JSONL with path, class, split[, group].")
+]
+DataRoot = Annotated[Path, typer.Option(help="Folder that holds the datasets.")]
+SplitFile = Annotated[
+    Path | None, typer.Option(help="YAML with train, val and test classes, for --videos.")
+]
+SplitSeed = Annotated[int, typer.Option(help="Draws the class splits of --videos.")]
+Shards = Annotated[
+    Path | None, typer.Option(help="Folder of shards.  [default: the newest in shards/]")
+]
+Seed = Annotated[int, typer.Option(help="Decides every draw.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name="i2st")
+
+
+def note(sentence: str) -> None:
+    """Print a sentence that is no result."""
+    typer.echo(sentence, err=True)
+
+
+def printable(text: str) -> str:
+    """Escape what a file name could do to a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def show_settings(settings: Mapping[str, Any]) -> None:
+    """Print every setting of a run, defaults included."""
+    import textwrap
+
+    words = [f"{name}={value}" for name, value in settings.items() if value is not None]
+    note(textwrap.fill("settings: " + " ".join(words), 100, subsequent_indent="  "))
+
+
+def show_result(values: Mapping[str, Any], as_json: bool) -> None:
+    """Print a flat result: one JSON object, or a line per value."""
+    if as_json:
+        typer.echo(json.dumps(values))
+        return
+    width = max(map(len, values)) + 2
+    for name, value in values.items():
+        typer.echo(f"{name:{width}}{'-' if value is None else value}")
+
+
+def show_table(rows: Sequence[Sequence[Any]], titles: Sequence[str]) -> None:
+    """Print rows in aligned columns; numbers to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for column, title in enumerate(titles):
+        numeric = rows and all(isinstance(row[column], int | float) for row in rows)
+        table.add_column(title, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("-" if value is None else printable(str(value)) for value in row))
+    Console(highlight=False).print(table)
+
+
+Show = Callable[[int, int, str], None]
+"""Steps done, steps in all, and a few words."""
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Show]:
+    """Show progress on stderr: a bar on a terminal, elsewhere a line per SECONDS_PER_LINE."""
+    if not sys.stderr.isatty():
+        yield _lines(what)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[words]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None, words="")
+        yield lambda done, total, words: bar.update(task, completed=done, total=total, words=words)
+
+
+def _lines(what: str) -> Show:
+    last = time.monotonic()
+
+    def show(done: int, total: int, words: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= SECONDS_PER_LINE or done == total:
+            last = now
+            note(f"{what} {done}/{total}: {words}")
+
+    return show
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"i2st {data_manifests.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Take the flags that stand before a command."""
+    global _debug
+    _debug = debug or bool(os.environ.get("I2ST_DEBUG"))
+
+
+@app.command()
+def extract(
+    dataset: DatasetName = None,
+    videos: VideosFolder = None,
+    table: TableFile = None,
+    data_root: DataRoot = Path("data"),
+    edition: Edition = None,
+    split_file: SplitFile = None,
+    split_seed: SplitSeed = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the shards.  [default: shards/NAME]")
+    ] = None,
+    encoder: Annotated[
+        str, typer.Option(help="open_clip:MODEL/TAG, timm:NAME or efficientnet-lite0.")
+    ] = "open_clip:ViT-B-16-quickgelu/openai",
+    weights: Annotated[Path | None, typer.Option(help="Weight file of the encoder.")] = None,
+    grid: Annotated[
+        int | None, typer.Option(help="Cells per side of the token grid.  [default: encoder's]")
+    ] = None,
+    geometry: Annotated[str, typer.Option(help="center_crop or full_frame.")] = "center_crop",
+    segmenter: Annotated[
+        str, typer.Option(help="sam_clip[:SAM_FILE[,CLIP]], precomputed, center_prior or none.")
+    ] = "sam_clip",
+    masks: Annotated[Path | None, typer.Option(help="Mask files, for precomputed.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="YAML of your own prompts.")] = None,
+    frames: Annotated[int, typer.Option(help="Frames stored per video.")] = 8,
+    frame_rule: Annotated[str, typer.Option(help="How frames are chosen.")] = "segment_centres",
+    decoder: Annotated[str, typer.Option(help="pyav or decord.")] = "pyav",
+    check_decoder: Annotated[
+        int, typer.Option(help="Compare this many videos with the other decoder first.")
+    ] = 0,
+    min_decoded_ratio: Annotated[
+        float, typer.Option(help="Refuse a file of which less decodes.")
+    ] = 0.95,
+    decode_timeout: Annotated[float, typer.Option(help="Seconds per video.")] = 60.0,
+    workers: Annotated[int, typer.Option(help="Worker processes; 0 works in this one.")] = 0,
+    batch_frames: Annotated[int, typer.Option(help="Frames per encoder call.")] = 64,
+    shard_videos: Annotated[int, typer.Option(help="Videos per shard.")] = 64,
+    limit: Annotated[
+        int | None, typer.Option(help="At most this many videos, in turn from every class.")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Try failed videos again.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Stage one: decode, encode and segment videos once, into shards. Run again, it goes on."""
+    from pipeline.datasets import open_dataset
+    from pipeline.extract import extract as run
+    from pipeline.extraction_plan import ExtractConfig
+    from pipeline.prompts import load_prompt_tables
+
+    source = open_dataset(
+        dataset=dataset,
+        edition=edition,
+        videos=videos,
+        table=table,
+        data_root=data_root,
+        split_file=split_file,
+        split_seed=split_seed,
+    )
+    name = source.manifest.name
+    config = ExtractConfig(
+        dataset=name,
+        videos=source.root,
+        out=out or Path("shards") / name,
+        encoder=encoder,
+        weights=weights,
+        grid=grid,
+        geometry=geometry,
+        segmenter=segmenter,
+        masks=masks,
+        frames=frames,
+        frame_rule=frame_rule,
+        decoder=decoder,
+        check_decoder=check_decoder,
+        min_decoded_ratio=min_decoded_ratio,
+        decode_timeout_seconds=decode_timeout,
+        workers=workers,
+        batch_frames=batch_frames,
+        shard_videos=shard_videos,
+        limit=limit,
+        retry_failed=retry_failed,
+        device=device,
+    )
+    show_settings(asdict(config))
+    _note_missing(source)
+    ids = [video.video_id for video in source.videos]
+    user_prompts = load_prompt_tables(source.manifest, source.root, user=prompts, video_ids=ids)
+    with progress("videos") as show:
+        report = run(
+            config,
+            source.manifest,
+            source.videos,
+            user_prompts=user_prompts,
+            on_progress=lambda p: show(
+                p.num_done + p.num_failed,
+                p.num_total,
+                f"{p.videos_per_second:.1f}/s, {p.num_failed} failed",
+            ),
+        )
+    for failure in report.failures:
+        note(
+            f"skipped {printable(failure.video_id)}: {failure.reason}: {printable(failure.message)}"
+        )
+    if report.num_without_masks:
+        note(f"{report.num_without_masks} train videos have no mask and so no mask supervision")
+    values = {
+        "out": str(config.out),
+        "videos": report.num_done,
+        "new": report.num_new,
+        "failures": len(report.failures),
+        "digest": report.digest,
+        "seconds": round(report.seconds, 1),
+    }
+    show_result(values, as_json)
+    if report.signal_number:
+        note("stopped by a signal; finished shards are kept, the same command goes on from there")
+        raise typer.Exit(EXIT_SIGNAL + report.signal_number)
+    if report.failures:
+        raise typer.Exit(EXIT_SOME_SKIPPED)
+
+
+def _note_missing(source: Any) -> None:
+    missing = source.missing_classes
+    if missing:
+        total = len(source.manifest.class_names)
+        some = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
+        note(
+            f"{len(missing)} of {total} classes have no video in {source.root} ({some}); going on "
+            f"with {len(source.videos)} videos of the others; `i2st manifest check` shows more"
+        )
+
+
+@app.command()
+def train(
+    ctx: typer.Context,
+    shards: Shards = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of the run.  [default: runs/DATE-DATASET]")
+    ] = None,
+    episodes: Annotated[int, typer.Option(help="Training episodes in all.")] = 10_000,
+    way: Annotated[int, typer.Option(help="Classes per episode.")] = 5,
+    shot: Annotated[int, typer.Option(help="Support clips per class.")] = 1,
+    queries: Annotated[int, typer.Option(help="Query clips per class.")] = 2,
+    seed: Seed = 0,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames of a clip.  [default: all stored]")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="i2st, linear, pool_linear or specified.")] = "i2st",
+    masks: Annotated[
+        str, typer.Option(help="Mask supervision: true, shuffled (control) or off.")
+    ] = "true",
+    select: Annotated[
+        str, typer.Option(help="val keeps the weights best on val episodes; last the last.")
+    ] = "val",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting: name=value; repeat.  See docs/method.md."),
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with a run that was cut short.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Stage two: train I2ST by episodes from shards; a killed run resumes to the same weights."""
+    from i2st_model.features import FeatureStore
+    from i2st_model.runs import find_newest_shards, find_newest_unfinished, new_run_folder
+    from i2st_model.settings import change_config, recorded_run
+    from i2st_model.training import train as fit
+    from i2st_model.training_config import TrainConfig
+
+    flags = {
+        "episodes": episodes,
+        "way": way,
+        "shot": shot,
+        "queries": queries,
+        "seed": seed,
+        "frames": frames,
+        "preset": preset,
+        "masks": masks,
+        "select": select,
+        "device": device,
+    }
+    if resume:
+        run = run or find_newest_unfinished(Path("runs"))
+        recorded = recorded_run(run)
+        shards = shards or recorded.shards
+        config = change_config(recorded.train, _typed(ctx, flags), setting or [])
+    else:
+        config = change_config(TrainConfig(), flags, setting or [])
+    folder = shards or find_newest_shards(Path("shards"))
+    note(f"shards: {folder}")
+    store = FeatureStore(_open_shards(folder), num_frames=config.frames)
+    run = run or new_run_folder(Path("runs"), store.index.dataset_name, today=date.today())
+    show_settings(asdict(config))
+    with progress("steps") as show:
+
+        def tell(p: Any) -> None:
+            for sentence in p.notes:
+                note(sentence)
+            show(p.step, p.num_steps, _train_line(p))
+
+        report = fit(config, store, run, resume=resume, on_progress=tell)
+    values = {
+        "run": str(report.run_folder),
+        "checkpoint": str(report.checkpoint),
+        "steps": report.num_steps,
+        "selected": report.selected,
+        "step": report.step,
+        "val_accuracy": report.val_accuracy,
+        "train_classes": len(report.train_classes),
+        "seconds": round(report.seconds, 1),
+    }
+    show_result(values, as_json)
+
+
+def _typed(ctx: typer.Context, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the flags that stand on the command line."""
+    return {
+        name: value
+        for name, value in flags.items()
+        if (source := ctx.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
+
+
+def _train_line(p: Any) -> str:
+    parts = [f"{p.episodes} episodes"]
+    parts += [] if p.loss is None else [f"loss {p.loss:.3f}", f"accuracy {p.accuracy:.1f}"]
+    parts += [] if p.val_accuracy is None else [f"val {p.val_accuracy:.1f}"]
+    return ", ".join(parts)
+
+
+def _open_shards(folder: Path) -> Any:
+    from pipeline.shards.reader import ShardReader
+
+    return ShardReader(folder)
+
+
+@app.command()
+def evaluate(
+    shards: Annotated[
+        Path | None, typer.Option(help="Folder of shards.  [default: those of the run]")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of a run.  [default: the newest in runs/]")
+    ] = None,
+    method: Annotated[str, typer.Option(help="i2st, protonet, otam or bi_mhm.")] = "i2st",
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    way: Annotated[int, typer.Option(help="Classes per episode.")] = 5,
+    shot: Annotated[int, typer.Option(help="Support clips per class.")] = 1,
+    queries: Annotated[int, typer.Option(help="Query clips per class.")] = 1,
+    episodes: Annotated[int, typer.Option(help="Episodes.")] = 10_000,
+    seed: Seed = 0,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames of a clip.  [default: the run's, or all stored]")
+    ] = None,
+    disjoint_groups: Annotated[
+        bool, typer.Option(help="Support and query from different source videos.")
+    ] = False,
+    drop_small_classes: Annotated[
+        bool, typer.Option(help="Leave out classes with too few videos.")
+    ] = False,
+    per_class: Annotated[bool, typer.Option(help="Print the accuracy of each class.")] = True,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Accuracy on unseen classes: mean over episodes with its 95 % half-width."""
+    from i2st_model.evaluation import EvaluateConfig
+    from i2st_model.evaluation import evaluate as measure
+    from i2st_model.features import FeatureStore
+    from i2st_model.load_method import TRAINED, load_method
+    from i2st_model.runs import find_newest_run, find_newest_shards
+    from i2st_model.settings import recorded_run
+
+    config = EvaluateConfig(
+        split=split,
+        way=way,
+        shot=shot,
+        queries=queries,
+        episodes=episodes,
+        seed=seed,
+        disjoint_groups=disjoint_groups,
+        drop_small_classes=drop_small_classes,
+        device=device,
+    )
+    if method == TRAINED:
+        run = run or find_newest_run(Path("runs"))
+        recorded = recorded_run(run)
+        shards, frames = shards or recorded.shards, frames or recorded.train.frames
+        note(f"run: {run}")
+    folder = shards or find_newest_shards(Path("shards"))
+    note(f"shards: {folder}")
+    show_settings(asdict(config))
+    store = FeatureStore(_open_shards(folder), num_frames=frames)
+    ready, checkpoint = load_method(method, store, shards=folder, run=run, device=device)
+    with progress("episodes") as show:
+        found = measure(
+            ready,
+            store,
+            config,
+            checkpoint=checkpoint,
+            on_progress=lambda p: show(p.episodes, p.num_episodes, ""),
+        )
+    if as_json:
+        typer.echo(json.dumps(found.to_json()))
+        return
+    if per_class:
+        show_table([(n, f"{a:.1f}") for n, a in found.per_class.items()], ("class", "accuracy"))
+    typer.echo(
+        f"{found.method} on {found.dataset} {split}, {way}-way {shot}-shot, {episodes} episodes: "
+        f"{found.accuracy.mean:.2f} +/- {found.accuracy.half_width:.2f} %"
+    )
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for all that the demo makes.")] = Path("demo"),
+    tiny: Annotated[
+        bool, typer.Option("--smallest", help="A few videos and steps, only to see that it runs.")
+    ] = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """The whole story on synthetic videos made on the spot: no data, no network connection."""
+    from i2st_model.demonstration import DemoConfig, run_demo, smallest
+
+    config = DemoConfig(out=out, seed=seed)
+    config = smallest(config) if tiny else config
+    note(
+        "synthetic videos: these accuracies show that everything works, nothing about real actions"
+    )
+    with progress("demo") as show:
+        report = run_demo(config, on_progress=lambda p: show(p.done, p.total, p.stage))
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+        return
+    shots = config.shots
+    accuracies = {(e.method, e.config.shot): e.accuracy for e in report.evaluations}
+    rows = [
+        (
+            name,
+            *(
+                f"{accuracies[name, shot].mean:.1f} +/- {accuracies[name, shot].half_width:.1f}"
+                for shot in shots
+            ),
+        )
+        for name in dict.fromkeys(e.method for e in report.evaluations)
+    ]
+    show_table(rows, ("5-way accuracy, %", *(f"{shot}-shot" for shot in shots)))
+    typer.echo(f"unseen classes of synthetic videos, {config.episodes} episodes, 95 % intervals")
+    typer.echo(
+        f"videos  {report.table}\nshards  {report.shards}\nrun     {report.training.run_folder}"
+    )
+    typer.echo(f"next    cd {out} && i2st evaluate --way 5 --shot 3")
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="Folder of shards.")],
+    as_json: Json = False,
+) -> None:
+    """What a folder of shards holds: videos, failures, digest, fingerprint."""
+    from pipeline.shards.index import ShardIndex
+
+    index = ShardIndex.load(path)
+    values = {
+        "dataset": index.dataset_name,
+        "format_version": index.format_version,
+        "digest": index.digest,
+        "videos": len(index.videos),
+        "failures": [failure._asdict() for failure in index.failures],
+        "classes": {split: len(names) for split, names in index.classes.items()},
+        "frames": index.num_frames,
+        "tokens": [index.num_tokens, index.token_dim],
+        "embedding": index.embedding_dim,
+        "masks": index.has_masks,
+        "shards": len(index.shards),
+        "size_bytes": sum(shard.size_bytes for shard in index.shards),
+        "fingerprint": index.fingerprint,
+    }
+    if as_json:
+        typer.echo(json.dumps(values))
+        return
+    values["failures"] = len(index.failures)
+    show_result({**values, "fingerprint": json.dumps(index.fingerprint)}, as_json=False)
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="Folder of shards.")],
+    as_json: Json = False,
+) -> None:
+    """Read everything again and compare it with its checksums; exits with 0 or 4."""
+    from pipeline.shards.verify import verify as check
+
+    problems = check(path)
+    if as_json:
+        typer.echo(json.dumps({"path": str(path), "problems": problems}))
+    else:
+        for problem in problems:
+            typer.echo(problem)
+        typer.echo(f"{path}: {f'{len(problems)} problems' if problems else 'every checksum holds'}")
+    if problems:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+@app.command()
+def prompts(
+    dataset: Annotated[str, typer.Argument(help="A shipped dataset.")],
+    table: Annotated[Path | None, typer.Option(help="YAML of your own prompts.")] = None,
+    mode: Annotated[str, typer.Option(help="nouns, raw_label or actor_only.")] = "nouns",
+    as_json: Json = False,
+) -> None:
+    """What the segmenter is asked to find for each class, and which source says so."""
+    from pipeline.manifests import load_manifest
+    from pipeline.prompts import class_prompt_sets
+
+    sets = class_prompt_sets(load_manifest(dataset), user=table, mode=mode)
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in sets]))
+        return
+    rows = [(s.key, ", ".join(s.actor[:1]), ", ".join(s.objects), s.source) for s in sets]
+    show_table(rows, ("class", "actor", "objects", "source"))
+
+
+@manifest_app.command("list")
+def manifest_list(as_json: Json = False) -> None:
+    """Datasets that ship with i2st."""
+    from pipeline.manifests.check import manifest_summaries
+
+    summaries = manifest_summaries()
+    if as_json:
+        typer.echo(json.dumps(summaries))
+        return
+    rows = [
+        (
+            one["name"],
+            "/".join(map(str, one["num_classes"].values())),
+            "/".join(map(str, (one["num_videos"] or {}).values())) or "-",
+            one["edition"] or "-",
+            one["title"],
+        )
+        for one in summaries
+    ]
+    show_table(rows, ("name", "classes", "videos", "edition", "title"))
+
+
+@manifest_app.command("show")
+def manifest_show(
+    name: Annotated[str, typer.Argument(help="A shipped dataset.")],
+    edition: Edition = None,
+    as_json: Json = False,
+) -> None:
+    """Classes, splits, layout on disk, licence and sources of a dataset."""
+    from pipeline.manifests import load_manifest
+    from pipeline.manifests.check import describe_manifest
+
+    described = describe_manifest(load_manifest(name, edition=edition))
+    if as_json:
+        typer.echo(json.dumps(described))
+        return
+    classes = described.pop("classes")
+    shown = {key: value for key, value in described.items() if not isinstance(value, dict | list)}
+    show_result(shown, as_json=False)
+    for split, names in classes.items():
+        typer.echo(f"\n{split} ({len(names)}): {', '.join(names)}")
+    for split, record in described["lists"].items():
+        typer.echo(
+            f"\n{split} list: {record['url']}\n  sha256 {record['sha256']}, {record['licence']}"
+        )
+
+
+@manifest_app.command("check")
+def manifest_check(
+    folder: Annotated[Path, typer.Argument(help="Folder of the videos.")],
+    dataset: DatasetName = None,
+    table: TableFile = None,
+    edition: Edition = None,
+    as_json: Json = False,
+) -> None:
+    """What is there, missing and extra, per split and class, before any hour is spent."""
+    from pipeline.datasets import check_dataset
+
+    report = check_dataset(folder, dataset=dataset, table=table, edition=edition)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+        return
+    rows = [(c.split, c.class_name, c.num_present, c.num_expected) for c in report.classes]
+    show_table(rows, ("split", "class", "present", "expected"))
+    for split in report.splits:
+        missing = len(split.missing_classes)
+        typer.echo(
+            f"{split.split}: {split.num_present} of {split.num_expected or '?'} videos, "
+            f"{split.num_classes - missing} of {split.num_classes} classes"
+        )
+    for extra in report.extra_folders:
+        typer.echo(f"extra folder: {printable(extra)}")
+    typer.echo(f"{report.root}: {'complete' if report.complete else 'incomplete'}")
+
+
+@manifest_app.command("import")
+def manifest_import(
+    dataset: Annotated[str, typer.Argument(help="A dataset whose lists choose its videos.")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Published list.  [default: download it]")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, val or test.  [default: all, by download]")
+    ] = None,
+    edition: Edition = None,
+    data_root: DataRoot = Path("data"),
+    as_json: Json = False,
+) -> None:
+    """Read or download a published video list, check its sha256 and count, and normalise it."""
+    from pipeline.manifests import SPLITS, load_manifest
+    from pipeline.manifests.lists import import_list
+
+    if source is not None and split is None:
+        raise ConfigError(f"--from {source} names one list; its split was needed; add --split")
+    destination = data_root / load_manifest(dataset, edition=edition).folder
+    done = [
+        import_list(dataset, one, source, edition, destination=destination)
+        for one in ([split] if split else SPLITS)
+    ]
+    if as_json:
+        typer.echo(json.dumps([one.to_dict() for one in done]))
+        return
+    for one in done:
+        typer.echo(
+            f"{one.dataset} {one.edition} {one.split}: {one.num_videos} videos in {one.path}"
+        )

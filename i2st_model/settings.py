@@ -1,0 +1,93 @@
+"""Settings of a run as a user gives them: flags, `name=value` words, those of an earlier run."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from i2st_model.config import NetworkConfig
+from i2st_model.runs import read_config
+from i2st_model.training_config import TrainConfig, train_config
+from pipeline.errors import CheckpointError, ConfigError
+
+DECIDED_ELSEWHERE = ("token_dim", "grid", "base_classes")
+"""Network fields that the shards and the classes decide."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordedRun:
+    """What a run's config.json says that a later command needs."""
+
+    train: TrainConfig
+    shards: Path | None
+    """None where they are no longer where they were."""
+
+
+def recorded_run(run_folder: Path) -> RecordedRun:
+    """Read what a run was asked to do, and from which shards.
+
+    Raises:
+        ConfigError: the folder holds no run.
+        CheckpointError: its config.json is damaged.
+    """
+    values = read_config(run_folder)
+    try:
+        shards = Path(values["shards"])
+        train = train_config(values["train"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{run_folder}/config.json lacks {error}; a run's settings were needed; "
+            "start another run"
+        ) from None
+    return RecordedRun(train=train, shards=shards if shards.is_dir() else None)
+
+
+def change_config(
+    config: TrainConfig, flags: Mapping[str, Any], words: Sequence[str]
+) -> TrainConfig:
+    """Return the config with flags and `name=value` words on top.
+
+    Args:
+        config: what to start from.
+        flags: fields of TrainConfig.
+        words: each sets one field of TrainConfig or of NetworkConfig; values are read as YAML.
+
+    Raises:
+        ConfigError: a word is malformed, or its name or value is not allowed.
+    """
+    train_names = {field.name for field in fields(TrainConfig)} - {"network"}
+    network_names = {field.name for field in fields(NetworkConfig)} - set(DECIDED_ELSEWHERE)
+    train, network = dict(flags), dict(config.network)
+    for word in words:
+        name, value = _parse(word)
+        if name in train_names:
+            train[name] = value
+        elif name in network_names:
+            network[name] = value
+        else:
+            near = get_close_matches(name, sorted(train_names | network_names), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "docs/method.md lists them"
+            raise ConfigError(f"unknown setting {name!r}; a train or network setting; {hint}")
+    try:
+        return replace(config, **train, network=network)
+    except TypeError as error:
+        raise ConfigError(f"{' '.join(words)}: {error}; values of the field's type") from None
+
+
+def _parse(word: str) -> tuple[str, Any]:
+    name, equals, text = word.partition("=")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    if not equals or not name or isinstance(value, dict):
+        raise ConfigError(f"setting {word!r} cannot be read; name=value was needed, e.g. beta=0.5")
+    # YAML reads 1e-3 as a word, for want of a dot.
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = float(value)
+    return name, value
