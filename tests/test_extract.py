@@ -7,6 +7,7 @@ from dataclasses import replace
 import extraction_fakes as fakes
 import numpy as np
 import pytest
+import torch
 from extraction_fake_decoder import pictures
 
 from pipeline.decoding.comparison import Difference
@@ -289,3 +290,24 @@ def test_check_decoders_names_how_many_videos_differ(root, tmp_path, dataset, mo
     assert asked == [(expected, "segment_centres", 4, ("decord", "pyav"))]
     check_decoders(fakes.config(root, tmp_path / "out"), videos)
     assert len(asked) == 1
+
+
+def test_extract_encodes_on_one_thread_and_gives_the_others_back(
+    root, tmp_path, dataset, monkeypatch
+):
+    seen = []
+
+    def encode(self, views):
+        seen.append(torch.get_num_threads())
+        return real_encode(self, views)
+
+    real_encode = fakes.FakeEncoder.encode
+    monkeypatch.setattr(fakes.FakeEncoder, "encode", encode)
+    manifest, videos = dataset
+    torch.set_num_threads(2)
+    try:
+        extract(fakes.config(root, tmp_path / "out"), manifest, videos)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert set(seen) == {1}
