@@ -6,6 +6,7 @@ import mmap
 import os
 import shutil
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,7 +39,8 @@ def write_atomically(path: Path, data: bytes | memoryview, *, kind: str) -> None
         sync_folder(path.parent)
         failpoint(f"{kind}.folder_fsynced")
     except BaseException as error:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        with suppress(OSError):
+            temporary.unlink()
         if isinstance(error, OSError):
             raise explain_os_error(error, path, len(data)) from error
         raise
