@@ -196,7 +196,7 @@ def test_failure_message_with_an_undecodable_file_name_round_trips(tmp_path):
             lambda r: replace(r, video=replace(r.video, video_id="a\nb")),
             r"'a\\nb' must be printable",
         ),
-        (lambda r: replace(r, video=replace(r.video, video_id="é" * 128)), r"1 to 255 bytes"),
+        (lambda r: replace(r, video=replace(r.video, video_id="\u00e9" * 128)), r"1 to 255 bytes"),
         (lambda r: replace(r, video=features(1).video), "ids of a shard must differ"),
     ],
 )
