@@ -161,16 +161,16 @@ def set_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> Path:
     return path
 
 
-def remux(source: Path, target: Path, change: Callable[[int, bytes], bytes]) -> Path:
-    """Copy a video stream, passing each packet's place in the file and bytes through ``change``."""
-    with av.open(str(source)) as container, av.open(str(target), "w") as copy:
-        stream = container.streams.video[0]
-        new_stream = copy.add_stream_from_template(stream)
-        packets = [packet for packet in container.demux(stream) if packet.size]
-        for place, packet in enumerate(packets):
-            changed = av.Packet(change(place, bytes(packet)))
-            changed.pts, changed.dts = packet.pts, packet.dts
-            changed.time_base, changed.stream = packet.time_base, new_stream
-            changed.is_keyframe = packet.is_keyframe
-            copy.mux(changed)
+def change_packets(source: Path, target: Path, change: Callable[[int, bytes], bytes]) -> Path:
+    """Copy a file, its packets (place, bytes) passed through ``change``, which keeps lengths."""
+    with av.open(str(source)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    data, at = source.read_bytes(), 0
+    for place, packet in enumerate(packets):
+        at = data.index(packet, at)
+        changed = change(place, packet)
+        assert len(changed) == len(packet)
+        data = data[:at] + changed + data[at + len(packet) :]
+        at += len(packet)
+    target.write_bytes(data)
     return target

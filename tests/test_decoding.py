@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from make_videos import (
     FORMS,
+    change_packets,
     decode_all,
     form,
-    remux,
     scene,
     set_display_matrix,
     write_video,
@@ -228,6 +228,8 @@ def test_cover_art_is_not_the_video(tmp_path, pictures):
     stream_module = pytest.importorskip("av.stream")
     if not hasattr(stream_module.Stream, "disposition"):
         pytest.skip("this PyAV tells no dispositions")
+    if int(av.__version__.split(".")[0]) < 18:
+        pytest.skip("this PyAV cannot write cover art")
     path = tmp_path / "cover.mp4"
     write_with_cover(path, pictures[:10], stream_module.Disposition.attached_pic)
     clip = read_clip(path, count=10)
@@ -286,7 +288,7 @@ def test_a_name_that_looks_like_an_address_is_a_file(tmp_path, videos, monkeypat
 def test_packets_that_show_nothing_are_no_frames(tmp_path, videos):
     # VP8 clears a bit of the first byte in frames that are only referred to (RFC 6386, 9.1).
     hide = {10, 30}
-    path = remux(
+    path = change_packets(
         videos["vp8_webm"],
         tmp_path / "hidden.webm",
         lambda place, data: bytes([data[0] & ~0x10]) + data[1:] if place in hide else data,
@@ -303,7 +305,7 @@ def test_damaged_packets_are_counted_and_frames_chosen_among_those_that_decode(t
     def spoil(place, data):
         return b"\x00" * len(data) if place % 10 == 5 else data
 
-    path = remux(videos["mpeg4_avi"], tmp_path / "damaged.avi", spoil)
+    path = change_packets(videos["mpeg4_avi"], tmp_path / "damaged.avi", spoil)
     clip = read_clip(path, count=8, min_decoded_ratio=0.5)
     assert clip.num_damaged_packets == 5
     assert clip.num_frames_expected == NUM_FRAMES
@@ -323,7 +325,7 @@ def test_a_damaged_picture_ends_the_short_cut_of_leaving_pictures_out(
         # Four in a row hold at least one that others refer to.
         return data[:num_kept] + bytes(len(data) - num_kept) if 18 <= place <= 21 else data
 
-    path = remux(source, tmp_path / ("damaged" + source.suffix), spoil)
+    path = change_packets(source, tmp_path / ("damaged" + source.suffix), spoil)
     clip = read_clip(path, count=8, min_decoded_ratio=0.0)
     assert clip.num_damaged_packets >= 1
     assert clip.num_frames_expected == NUM_FRAMES
@@ -499,7 +501,7 @@ def test_frames_beyond_the_pixel_budget_are_refused_by_the_mere_claim(tmp_path, 
     path = tmp_path / "bomb.avi"
     path.write_bytes(data)
     message = refused(path, "too_large", decoder_name=decoder)
-    assert "beyond the size that may be allocated; at most 67108864 pixels are allowed" in message
+    assert "at most 67108864" in message
 
 
 def test_frames_beyond_a_small_pixel_budget_are_refused_by_their_size(videos):

@@ -38,6 +38,9 @@ CONTAINERS = (
 
 _PLAYLIST_HEADS = (b"#EXTM3U", b"ffconcat", b"v=0", b"[InternetShortcut]", b"[Reference]", b"<")
 _PROBED_PACKETS = 8
+# Opening decodes a few pictures. Before PyAV 18 these cannot be held to a budget (its options crash
+# on containers such as FLV); there FFmpeg's own limit of 268 million pixels has to do.
+_CAN_LIMIT_PROBING = int(av.__version__.split(".")[0]) >= 18
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC: cover art
 
 
@@ -52,14 +55,14 @@ def open_video(path: Path, max_pixels: int) -> InputContainer:
         VideoError: missing, not a plain file, not a listed container, or beyond the budget.
     """
     refuse_foreign_file(path)
-    options = {
-        "format_whitelist": ",".join(CONTAINERS),
-        "protocol_whitelist": "file",
-        **codec_options(max_pixels),
-    }
+    locks = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
     try:
-        # Absolute, or FFmpeg would take a name with a colon for a protocol.
-        container = av.open(str(path.absolute()), metadata_errors="ignore", options=options)
+        container = av.open(
+            str(path.absolute()),  # or FFmpeg would take a name with a colon for a protocol
+            metadata_errors="ignore",
+            container_options=locks,
+            options=codec_options(max_pixels) if _CAN_LIMIT_PROBING else {},
+        )
     except (av.FFmpegError, ValueError) as error:
         raise VideoError(
             "undecodable",
@@ -80,12 +83,7 @@ def video_stream(path: Path, container: InputContainer) -> VideoStream:
     Raises:
         VideoError: there is none, or FFmpeg has no decoder for it.
     """
-    # PyAV 14.0 has no disposition; cover art comes behind the video there and is not taken either.
-    streams = [
-        stream
-        for stream in container.streams.video
-        if not int(getattr(stream, "disposition", 0)) & _ATTACHED_PICTURE
-    ]
+    streams = [stream for stream in container.streams.video if not _is_cover_art(stream)]
     if not streams:
         raise VideoError(
             "undecodable",
@@ -157,6 +155,12 @@ def _is_refused_for_size(container: InputContainer, stream: VideoStream, max_pix
         except av.FFmpegError:
             continue
     return False
+
+
+def _is_cover_art(stream: VideoStream) -> bool:
+    # An int or a flag, and in PyAV 14.0 absent: there the first stream is taken, cover art or not.
+    disposition = getattr(stream, "disposition", 0)
+    return bool(getattr(disposition, "value", disposition) & _ATTACHED_PICTURE)
 
 
 def _reason(error: Exception) -> str:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from pipeline.errors import VideoError
 
-
 # By counterclockwise quarter turns.
 _QUARTER_TURNS = (None, (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))
 
