@@ -192,5 +192,5 @@ def _refusal(small: dict[str, str], where: str) -> str:
     others = f" (also too small: {_some([*small][1:])})" if len(small) > 1 else ""
     return (
         f"class {name!r} of {where} {reason}{others}; lower shot or queries, or leave such classes "
-        "out with drop_small_classes"
+        "out with --drop-small-classes"
     )

@@ -9,13 +9,15 @@ runs/2026-11-22-hmdb51/
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.errors import CheckpointError, ConfigError, I2STError, ResourceError
 from pipeline.shards.files import explain_os_error, sync_folder
+from pipeline.shards.lock import FolderLock
 
 CONFIG_NAME = "config.json"
 LOG_NAME = "log.jsonl"
@@ -40,7 +42,7 @@ def new_run_folder(root: Path, name: str, *, today: date) -> Path:
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise explain_os_error(error, folder, 0) from error
+            raise _explain(error, folder, 0) from error
         else:
             return folder
 
@@ -118,7 +120,38 @@ def write_whole(path: Path, data: bytes) -> None:
         sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise explain_os_error(error, path, len(data)) from error
+        raise _explain(error, path, len(data)) from error
+
+
+def _explain(error: OSError, path: Path, needed_bytes: int) -> I2STError:
+    """Judge a failed write as stage one does, and say what a run can do about it."""
+    why = f"cannot write {path} ({error.strerror})"
+    if isinstance(explain_os_error(error, path, needed_bytes), ConfigError):
+        return ConfigError(f"{why}; a writable folder was needed; pass another --run")
+    return ResourceError(
+        f"{why}; {needed_bytes} bytes were needed on a healthy disk; make room, then go on with "
+        f"`i2st train --run {path.parent} --resume`"
+    )
+
+
+@contextmanager
+def locked(run_folder: Path) -> Iterator[None]:
+    """Hold a run's folder, created if absent, against other processes.
+
+    Raises:
+        ConfigError: another process holds it, or it cannot be written.
+    """
+    lock = FolderLock(run_folder)
+    try:
+        lock.__enter__()
+    except ConfigError as error:
+        # The lock was made for extractions and says so.
+        said = str(error).replace("one extraction", "one training").replace("--out", "--run")
+        raise ConfigError(said) from None
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -1,6 +1,8 @@
 """Training by episodes, from shards to a checkpoint; a killed run goes on to the same weights.
 
-The result is a function of the shards' content, the config and the thread count.
+On a CPU the weights are a function of the shards' content, the config and the thread count, bit
+for bit and across interruptions. On a GPU some sums are made in no fixed order and the last bits
+differ.
 """
 
 import time
@@ -13,7 +15,7 @@ import torch
 from i2st_model.checkpoints import CheckpointInfo, save_checkpoint
 from i2st_model.features import FeatureStore
 from i2st_model.network import build_network
-from i2st_model.runs import CHECKPOINT_NAME, STATE_NAME, StepLog
+from i2st_model.runs import CHECKPOINT_NAME, STATE_NAME, StepLog, locked
 from i2st_model.schedules import num_steps
 from i2st_model.stem_features import StemFeatures
 from i2st_model.training_config import TrainConfig, TrainProgress, TrainReport
@@ -30,7 +32,6 @@ from i2st_model.training_setup import (
 from i2st_model.training_state import Best, load_state, save_state
 from i2st_model.training_step import StepResult, build_optimizer, take_step
 from i2st_model.validation import Validation, val_sampler
-from pipeline.shards.lock import FolderLock
 
 OnProgress = Callable[[TrainProgress], None]
 GIB = 1 << 30
@@ -63,7 +64,7 @@ def train(
     if store.num_frames != (config.frames or store.num_stored):
         raise ValueError(f"the store has {store.num_frames} frames, the config {config.frames}")
     start = time.monotonic()
-    with FolderLock(run_folder), own_torch():
+    with locked(run_folder), own_torch():
         resumed = is_resumed(config, store, run_folder, resume=resume)
         if resumed and (run_folder / CHECKPOINT_NAME).is_file():
             return finished_report(run_folder, time.monotonic() - start)

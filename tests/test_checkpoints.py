@@ -28,6 +28,8 @@ from i2st_model.runs import (
     StepLog,
     find_newest_run,
     find_newest_shards,
+    find_newest_unfinished,
+    locked,
     new_run_folder,
     read_config,
     write_whole,
@@ -204,10 +206,36 @@ def test_write_whole_keeps_the_old_file_when_the_disk_is_full(tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ResourceError, match="3 bytes needed"):
+    with pytest.raises(ResourceError, match="3 bytes were needed .*make room, .*--resume"):
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_run_folder_is_held_by_one_process_at_a_time(tmp_path):
+    with locked(tmp_path / "run"):
+        again = locked(tmp_path / "run")
+        with pytest.raises(ConfigError, match="one training at a time.*or pass another --run"):
+            again.__enter__()
+    with locked(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+
+
+def test_a_run_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ConfigError, match="cannot write .*pass another --run"):
+        new_run_folder(tmp_path / "file", "x", today=date(2026, 3, 7))
+
+
+def test_newest_unfinished_run_is_found(tmp_path):
+    for name, seconds in (("a", 100), ("b", 200)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_bytes(b"{}")
+        os.utime(tmp_path / name / "config.json", (seconds, seconds))
+    assert find_newest_unfinished(tmp_path).name == "b"
+    (tmp_path / "b" / CHECKPOINT_NAME).write_bytes(b"")
+    with pytest.raises(ConfigError, match="no unfinished run in"):
+        find_newest_unfinished(tmp_path)
 
 
 def test_run_folders_are_named_by_date_and_never_shared(tmp_path):

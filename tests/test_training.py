@@ -1,4 +1,5 @@
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -167,6 +168,30 @@ def test_killed_and_resumed_run_ends_in_the_same_bits(
     assert report.resumed_at == (None if kills == [1] else 4)
     assert weights_of(run) == weights_of(uninterrupted.run_folder)
     assert (run / LOG_NAME).read_bytes() == (uninterrupted.run_folder / LOG_NAME).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_run_killed_at_random_moments_ends_in_the_same_bits(
+    shards, uninterrupted, tmp_path, repository
+):
+    rng = random.Random(0)
+    command = [sys.executable, "-c", RUNNER, str(shards)]
+    for trial in range(20):
+        run = tmp_path / f"run{trial}"
+        kills = 0
+        while not (run / CHECKPOINT_NAME).exists():
+            process = subprocess.Popen([*command, str(run)], cwd=repository, stdout=subprocess.PIPE)
+            process.stdout.readline()  # step 0: from here on any moment will do
+            try:
+                process.wait(timeout=rng.uniform(0.02, 1.0 + kills))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                kills += 1
+            process.stdout.close()
+        assert weights_of(run) == weights_of(uninterrupted.run_folder)
+        assert (run / LOG_NAME).read_bytes() == (uninterrupted.run_folder / LOG_NAME).read_bytes()
 
 
 def test_resuming_a_finished_run_changes_nothing(store, uninterrupted):
