@@ -68,6 +68,9 @@ def frame_chooser(rule: str, count: int) -> FrameChooser:
         rule: a key of `FRAME_RULES`.
         count: F, frames to store per video.
 
+    Returns:
+        Function from the number of frames that decode to ``count`` indices.
+
     Raises:
         ConfigError: no rule has that name, or ``count`` is below 1.
     """

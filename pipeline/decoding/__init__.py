@@ -56,6 +56,9 @@ def get_decoder(name: str = DEFAULT_DECODER, *, max_pixels: int = MAX_PIXELS) ->
         name: ``pyav``, ``decord``, or an entry point of the group ``i2st.decoders``.
         max_pixels: largest height x width of a frame; a larger one is refused before it is decoded.
 
+    Returns:
+        The decoder, ready to read.
+
     Raises:
         BackendError: no decoder has that name, or its package is not installed.
     """
@@ -81,6 +84,9 @@ def read_clip(
         count: F, frames to return.
         min_decoded_ratio: the video is refused where fewer of its expected frames decode.
         max_pixels: largest height x width of a frame.
+
+    Returns:
+        The frames and what the decoder noticed; ``count`` frames, repeated where there are fewer.
 
     Raises:
         VideoError: the video cannot be used; its reason is missing, undecodable, short, too_large

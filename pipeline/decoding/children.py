@@ -26,7 +26,21 @@ class DecodeChildren:
     """Context manager around a number of decoding processes.
 
     What comes out does not depend on ``num_children``, except that with 0, which decodes in this
-    process, a decoder that hangs hangs and one that crashes takes this process with it.
+    process, a decoder that hangs hangs and one that crashes takes this process with it. Children
+    start with their first video.
+
+    Args:
+        num_children: decoding processes; 0 decodes in this one.
+        decoder: see `pipeline.decoding.get_decoder`.
+        frame_rule: a key of `pipeline.clips.FRAME_RULES`.
+        num_frames: F, frames per video.
+        timeout_seconds: a child that takes longer over one video is killed.
+        min_decoded_ratio: a video is refused where fewer of its expected frames decode.
+        max_pixels: largest height x width of a frame.
+
+    Raises:
+        BackendError: the decoder is unknown or not installed.
+        ConfigError: the frame rule is unknown.
     """
 
     def __init__(
@@ -39,21 +53,6 @@ class DecodeChildren:
         min_decoded_ratio: float = 0.95,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        """Check the settings; children start with their first video.
-
-        Args:
-            num_children: decoding processes; 0 decodes in this one.
-            decoder: see `pipeline.decoding.get_decoder`.
-            frame_rule: a key of `pipeline.clips.FRAME_RULES`.
-            num_frames: F, frames per video.
-            timeout_seconds: a child that takes longer over one video is killed.
-            min_decoded_ratio: a video is refused where fewer of its expected frames decode.
-            max_pixels: largest height x width of a frame.
-
-        Raises:
-            BackendError: the decoder is unknown or not installed.
-            ConfigError: the frame rule is unknown.
-        """
         if num_children < 0:
             raise ValueError(f"num_children={num_children}; at least 0 was needed")
         if not timeout_seconds > 0:

@@ -51,6 +51,9 @@ def open_video(path: Path, max_pixels: int) -> InputContainer:
         path: the file.
         max_pixels: largest height x width of a frame; a mere claim of more is refused.
 
+    Returns:
+        The container; the caller closes it.
+
     Raises:
         VideoError: missing, not a plain file, not a listed container, or beyond the budget.
     """
@@ -80,6 +83,13 @@ def open_video(path: Path, max_pixels: int) -> InputContainer:
 def video_stream(path: Path, container: InputContainer) -> VideoStream:
     """Return the first video stream that is not cover art.
 
+    Args:
+        path: the file, for the message.
+        container: the opened file.
+
+    Returns:
+        The stream.
+
     Raises:
         VideoError: there is none, or FFmpeg has no decoder for it.
     """
@@ -95,6 +105,9 @@ def video_stream(path: Path, container: InputContainer) -> VideoStream:
 
 def refuse_foreign_file(path: Path) -> None:
     """Refuse what must not reach any demuxer: absent files, devices, pipes, playlists.
+
+    Args:
+        path: the file.
 
     Raises:
         VideoError: the file is one of these, or cannot be read.

@@ -17,16 +17,18 @@ from pipeline.errors import BackendError, VideoError
 
 
 class DecordDecoder:
-    """Decoder on decord, which sees only files that the default decoder's checks let through."""
+    """Decoder on decord, which sees only files that the default decoder's checks let through.
+
+    Args:
+        max_pixels: largest height x width of a frame.
+
+    Raises:
+        BackendError: decord is not installed.
+    """
 
     name = "decord"
 
     def __init__(self, *, max_pixels: int = MAX_PIXELS) -> None:
-        """Import decord.
-
-        Raises:
-            BackendError: decord is not installed.
-        """
         self._max_pixels = max_pixels
         self._decord = _import_decord()
 

@@ -33,6 +33,9 @@ def read_image_folder(
         choose: number of frames -> indices.
         max_pixels: largest height x width of an image.
 
+    Returns:
+        The frames; images set aside count as damaged packets.
+
     Raises:
         VideoError: no image is there or none of those chosen decodes, or one is too large.
     """
@@ -75,6 +78,13 @@ def image_paths(folder: Path) -> list[Path]:
 
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8] | None:
     """Return one JPEG or PNG as (H, W, 3) RGB, turned as its EXIF data asks; None if damaged.
+
+    Args:
+        path: the image.
+        max_pixels: largest height x width.
+
+    Returns:
+        (H, W, 3) uint8, or None.
 
     Raises:
         VideoError: the image is larger than ``max_pixels``.

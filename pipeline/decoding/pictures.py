@@ -19,10 +19,13 @@ class PictureReader:
 
     The size is that of the first picture converted: where a stream changes its size midway, later
     pictures are scaled to it. Pixels are taken as square; a sample aspect ratio is ignored.
+
+    Args:
+        path: the file the pictures come from, for messages.
+        max_pixels: largest height x width of a picture.
     """
 
     def __init__(self, path: Path, max_pixels: int) -> None:
-        """Take the file's path, for messages, and the largest height x width of a picture."""
         self._path, self._max_pixels = path, max_pixels
         # One reformatter keeps its scaler's tables from picture to picture.
         self._reformatter = VideoReformatter()
@@ -31,6 +34,12 @@ class PictureReader:
 
     def to_rgb(self, picture: VideoFrame) -> NDArray[np.uint8]:
         """Return (H, W, 3) RGB, mirrored and turned as the display matrix asks.
+
+        Args:
+            picture: one decoded picture, of any pixel format.
+
+        Returns:
+            (H, W, 3) uint8; for a quarter turn, (W, H, 3).
 
         Raises:
             VideoError: the picture is larger than the budget, whatever its header said.
@@ -48,6 +57,12 @@ class PictureReader:
 
 def refuse_large(path: Path, width: int, height: int, max_pixels: int) -> None:
     """Hold one picture to the budget.
+
+    Args:
+        path: the file, for the message.
+        width: in pixels.
+        height: in pixels.
+        max_pixels: the most that width x height may be.
 
     Raises:
         VideoError: it has more than ``max_pixels`` pixels.

@@ -107,6 +107,9 @@ class _Film:
         Args:
             wanted: presentation times if ``skip``, else presentation indices.
             skip: leave out pictures that are not wanted and that no other refers to.
+
+        Returns:
+            The wanted pictures that came out, and the counts.
         """
         found, reader = _Pass(), PictureReader(self._path, self._max_pixels)
         with self._fresh_container() as container:

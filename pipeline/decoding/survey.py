@@ -85,6 +85,13 @@ def survey_video(path: Path, container: InputContainer, stream: VideoStream) -> 
 def survey_file(path: Path, max_pixels: int) -> Survey:
     """Survey a file for a reader that opens it by itself.
 
+    Args:
+        path: the file.
+        max_pixels: largest height x width of a frame.
+
+    Returns:
+        The survey.
+
     Raises:
         VideoError: the file is one that `pipeline.decoding.containers.open_video` refuses.
     """

@@ -41,6 +41,13 @@ class Decoder(Protocol):
     def read(self, path: Path, choose: FrameChooser) -> DecodedClip:
         """Decode the frames that ``choose`` picks.
 
+        Args:
+            path: a video file.
+            choose: number of frames that decode -> indices.
+
+        Returns:
+            The frames, in the order of the indices.
+
         Raises:
             VideoError: nothing usable decodes.
         """

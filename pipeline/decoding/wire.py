@@ -28,6 +28,12 @@ def send_path(pipe: BinaryIO, path: Path) -> None:
 def receive_path(pipe: BinaryIO) -> Path:
     """Return the path that was asked for.
 
+    Args:
+        pipe: the parent's end.
+
+    Returns:
+        The path.
+
     Raises:
         EOFError: the parent has closed the pipe, or is gone.
     """
@@ -53,6 +59,9 @@ def receive_result(pipe: BinaryIO, max_bytes: int) -> DecodedClip | VideoError:
     Args:
         pipe: the child's end.
         max_bytes: most bytes of frames that an honest child can send.
+
+    Returns:
+        The clip, its frames writable; or the error, which is returned and not raised.
 
     Raises:
         EOFError: the child has ended.
