@@ -51,8 +51,8 @@ def test_demo_has_one_readable_video_and_mask_per_row_of_its_table(demo):
     for row in rows:
         frames = decode(root / row["path"])
         assert frames.shape == (NUM_FRAMES, HEIGHT, WIDTH, 3)
-        clip = row["path"].removeprefix("videos/").removesuffix(".mp4")
-        with np.load(paths.masks / f"{clip}.npz") as masks:
+        assert row["path"] == f"videos/{row['id']}.mp4"
+        with np.load(paths.masks / f"{row['id']}.npz") as masks:
             assert (int(masks["height"]), int(masks["width"])) == (HEIGHT, WIDTH)
             assert masks["bits"].shape == (NUM_FRAMES, HEIGHT * WIDTH // 8)
             assert masks["bits"].dtype == np.uint8

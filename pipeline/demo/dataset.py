@@ -19,7 +19,7 @@ FRAMES_PER_SECOND = 12
 VIDEOS_PER_CLASS = 12
 CLIPS_PER_SCENE = 2
 """Clips of a class that share a background: a table's group."""
-_HEADER = ("path", "class", "split", "group")
+_HEADER = ("path", "class", "split", "group", "id")
 
 _README = """Synthetic videos of i2st's demo. They show no real action.
 
@@ -30,7 +30,7 @@ process backwards, so the frames of a video tell what happens and their order te
 An accuracy on these videos says that the program works; it says nothing about real videos.
 
 videos/<class>/<clip>.mp4   the videos
-videos.csv                  path, class, split, group; a group is one background, shared by classes
+videos.csv                  path, class, split, group (one background, shared by classes), id
 masks/<class>/<clip>.npz    exact masks of what acts: bits (frames, height * width / 8) uint8 in
                             np.packbits order, height, width
 """
@@ -41,7 +41,7 @@ class DemoPaths:
     """Where a demo dataset lies."""
 
     table: Path
-    """CSV of path (below the table's folder), class, split, group."""
+    """CSV of path (below the table's folder), class, split, group, id (names the masks)."""
     videos: Path
     masks: Path
 
@@ -78,7 +78,7 @@ def make_demo(
             name = f"{action.name}/{group}_take{clip % CLIPS_PER_SCENE}"
             write_video(paths.videos / f"{name}.mp4", footage.frames)
             write_masks(paths.masks / f"{name}.npz", footage.masks)
-            rows.append((f"videos/{name}.mp4", action.name, action.split, group))
+            rows.append((f"videos/{name}.mp4", action.name, action.split, group, name))
             if on_progress is not None:
                 on_progress(len(rows), len(ACTIONS) * videos_per_class)
     with paths.table.open("w", newline="", encoding="utf-8") as file:
