@@ -61,6 +61,9 @@ class Checkpoint:
     def load_into(self, network: nn.Module) -> None:
         """Copy the weights into a network built from ``info.network``.
 
+        Args:
+            network: receives the weights, all or none.
+
         Raises:
             CheckpointError: names, shapes or types differ from the network's, or a weight is not
                 finite.
@@ -80,6 +83,9 @@ def load_checkpoint(run_folder: Path) -> Checkpoint:
 
     Args:
         run_folder: a run's folder, or the checkpoint file itself.
+
+    Returns:
+        Weights on the CPU, and their provenance.
 
     Raises:
         ConfigError: there is none.
@@ -113,6 +119,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str,
 
 def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read the JSON object of the header, and the tensors.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The JSON object, and the tensors on the CPU.
 
     Raises:
         CheckpointError: not safetensors, damaged, or without this package's metadata.

@@ -58,6 +58,9 @@ def group_videos(
         groups: (V,) str. Group of each video, empty where unknown.
         classes: class numbers to draw from.
         class_names: names by class number, for messages.
+
+    Returns:
+        One entry per class, in the order of ``classes``; it may be empty.
     """
     numbers = number_groups(groups)
     found = []

@@ -54,6 +54,11 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str
 def require_unseen(train_classes: Sequence[str], evaluated: Sequence[str], *, run: Path) -> None:
     """Refuse to evaluate classes that training saw; spelling aside, so across datasets too.
 
+    Args:
+        train_classes: names that training saw.
+        evaluated: names that are to be evaluated.
+        run: folder of the training run, for the message.
+
     Raises:
         ConfigError: lists some of the classes.
     """

@@ -37,7 +37,21 @@ class Episode:
 
 
 class EpisodeSampler:
-    """Draws episode ``number`` of ``seed``; the same in any order, process or resumed run."""
+    """Draws episode ``number`` of ``seed``; the same in any order, process or resumed run.
+
+    Args:
+        videos: the classes to draw from.
+        way: classes per episode.
+        shot: support clips per class.
+        queries: query clips per class.
+        seed: 0 .. 2**64 - 1.
+        disjoint_groups: whether support and query groups are disjoint for the whole episode.
+        drop_small_classes: leave out classes with too few videos or groups instead of refusing.
+        where: what the messages call the set of classes, e.g. ``split 'test' of hmdb51``.
+
+    Raises:
+        ConfigError: the classes, videos or groups do not suffice.
+    """
 
     def __init__(
         self,
@@ -51,21 +65,6 @@ class EpisodeSampler:
         drop_small_classes: bool = False,
         where: str = "the given classes",
     ) -> None:
-        """Check that every episode can be drawn.
-
-        Args:
-            videos: the classes to draw from.
-            way: classes per episode.
-            shot: support clips per class.
-            queries: query clips per class.
-            seed: 0 .. 2**64 - 1.
-            disjoint_groups: whether support and query groups are disjoint for the whole episode.
-            drop_small_classes: leave out classes with too few videos or groups instead of refusing.
-            where: what the messages call the set of classes, e.g. ``split 'test' of hmdb51``.
-
-        Raises:
-            ConfigError: the classes, videos or groups do not suffice.
-        """
         for name, value, least in (("way", way, 2), ("shot", shot, 1), ("queries", queries, 1)):
             if value < least:
                 raise ConfigError(f"{name}={value}; at least {least} is needed; raise {name}")
@@ -104,6 +103,9 @@ class EpisodeSampler:
 
         Args:
             number: 0 .. 2**64 - 1.
+
+        Returns:
+            The episode, without a leading axis.
 
         Raises:
             ConfigError: groups that span classes left no disjoint draw in 1,000 attempts.

@@ -129,6 +129,9 @@ def evaluate(
         checkpoint: where the method's weights come from.
         on_progress: called after every batch of episodes.
 
+    Returns:
+        Accuracy with its interval, and what it is made of.
+
     Raises:
         ConfigError: the split does not suffice for the episodes, or a class was trained on.
     """

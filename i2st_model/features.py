@@ -50,18 +50,17 @@ class FeatureReader(Protocol):
 
 
 class FeatureStore:
-    """Torch views of one folder of shards."""
+    """Torch views of one folder of shards.
+
+    Args:
+        reader: the shards.
+        num_frames: T, frames of a clip; all stored frames unless given.
+
+    Raises:
+        ConfigError: more frames are asked for than are stored.
+    """
 
     def __init__(self, reader: FeatureReader, *, num_frames: int | None = None) -> None:
-        """Open the features.
-
-        Args:
-            reader: the shards.
-            num_frames: T, frames of a clip; all stored frames unless given.
-
-        Raises:
-            ConfigError: more frames are asked for than are stored.
-        """
         self.reader = reader
         self.index = reader.index
         self.num_stored = reader.index.num_frames
@@ -78,6 +77,12 @@ class FeatureStore:
     def classes_of(self, split: str) -> list[str]:
         """Names of a split's classes that have videos here, in manifest order.
 
+        Args:
+            split: train, val or test.
+
+        Returns:
+            Class names.
+
         Raises:
             ConfigError: the dataset has no such split.
         """
@@ -92,6 +97,12 @@ class FeatureStore:
 
     def class_numbers(self, names: Sequence[str]) -> list[int]:
         """Class numbers of class names.
+
+        Args:
+            names: of classes, in any order.
+
+        Returns:
+            Their positions in the manifest, in the order given.
 
         Raises:
             ConfigError: the dataset has no such class.

@@ -68,6 +68,15 @@ def load_trained(
 ) -> tuple[Method, Checkpoint]:
     """Load the network of a run and check that the shards' features are those it was trained on.
 
+    Args:
+        store: features to evaluate on.
+        shards: their folder, for messages.
+        run: folder of the training run.
+        device: where the network goes.
+
+    Returns:
+        The method, and the checkpoint it comes from.
+
     Raises:
         ConfigError: the features differ, or the run is not finished.
         CheckpointError: the checkpoint is damaged.

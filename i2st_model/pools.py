@@ -34,7 +34,21 @@ class Pool:
 
 
 class PoolSampler:
-    """Draws the pool of each step."""
+    """Draws the pool of each step.
+
+    Args:
+        videos: the train classes.
+        way: classes per episode.
+        shot: support clips per class.
+        queries: query clips per class.
+        seed: 0 .. 2**64 - 1.
+        num_classes: P at most; all classes where there are fewer.
+        episodes_per_step: E of a full step.
+        where: what messages call the set of classes.
+
+    Raises:
+        ConfigError: fewer than ``way`` classes hold ``shot + queries`` videos.
+    """
 
     def __init__(
         self,
@@ -48,21 +62,6 @@ class PoolSampler:
         episodes_per_step: int,
         where: str,
     ) -> None:
-        """Check that pools can be drawn.
-
-        Args:
-            videos: the train classes.
-            way: classes per episode.
-            shot: support clips per class.
-            queries: query clips per class.
-            seed: 0 .. 2**64 - 1.
-            num_classes: P at most; all classes where there are fewer.
-            episodes_per_step: E of a full step.
-            where: what messages call the set of classes.
-
-        Raises:
-            ConfigError: fewer than ``way`` classes hold ``shot + queries`` videos.
-        """
         checked = EpisodeSampler(
             videos, way=way, shot=shot, queries=queries, drop_small_classes=True, where=where
         )
@@ -77,6 +76,9 @@ class PoolSampler:
         Args:
             step: 0 for the first step.
             episodes: E; ``episodes_per_step`` unless given. Fewer are a prefix of more.
+
+        Returns:
+            Clips and episodes.
         """
         words = Words(Stream.POOL, self.seed, step)
         chosen = [self.videos[c] for c in words.choose(len(self.videos), self.num_classes)]
@@ -109,6 +111,9 @@ def draw_clips(words: Words, videos: ClassVideos, count: int) -> list[int]:
         words: where the draw comes from.
         videos: the class; it holds at least ``count`` videos.
         count: number of clips.
+
+    Returns:
+        Distinct rows, ``count`` of them.
     """
     fresh: list[int] = []
     repeated: list[int] = []

@@ -30,6 +30,14 @@ MAX_CONFIG_BYTES = 1 << 24
 def new_run_folder(root: Path, name: str, *, today: date) -> Path:
     """Create ``root/<today>-<name>``, or the first free ``-2``, ``-3``, ... of that name.
 
+    Args:
+        root: folder of all runs, created if absent.
+        name: what the run is called, e.g. the dataset.
+        today: the date in front of it.
+
+    Returns:
+        The new, empty folder.
+
     Raises:
         ConfigError: the folder cannot be created.
     """
@@ -50,6 +58,12 @@ def new_run_folder(root: Path, name: str, *, today: date) -> Path:
 def find_newest_run(root: Path) -> Path:
     """Return the folder below ``root`` whose checkpoint is the newest.
 
+    Args:
+        root: folder of all runs.
+
+    Returns:
+        The run's folder.
+
     Raises:
         ConfigError: no run below ``root`` is finished.
     """
@@ -68,6 +82,12 @@ def find_newest_run(root: Path) -> Path:
 def find_newest_unfinished(root: Path) -> Path:
     """Return the folder below ``root`` of the newest run that has no checkpoint yet.
 
+    Args:
+        root: folder of all runs.
+
+    Returns:
+        The run's folder.
+
     Raises:
         ConfigError: every run below ``root`` is finished.
     """
@@ -82,6 +102,12 @@ def find_newest_unfinished(root: Path) -> Path:
 
 def find_newest_shards(root: Path) -> Path:
     """Return the folder below ``root``, or ``root`` itself, whose index.json is the newest.
+
+    Args:
+        root: folder of all extractions, or one of them.
+
+    Returns:
+        The folder that holds index.json.
 
     Raises:
         ConfigError: no finished extraction lies below ``root``.
@@ -105,6 +131,10 @@ def _newest(root: Path, name: str) -> Path | None:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old or the new one, whatever dies in between.
+
+    Args:
+        path: final place; its folder exists.
+        data: the whole content.
 
     Raises:
         ConfigError: the folder cannot be written.
@@ -138,6 +168,9 @@ def _explain(error: OSError, path: Path, needed_bytes: int) -> I2STError:
 def locked(run_folder: Path) -> Iterator[None]:
     """Hold a run's folder, created if absent, against other processes.
 
+    Args:
+        run_folder: the run's folder.
+
     Raises:
         ConfigError: another process holds it, or it cannot be written.
     """
@@ -162,6 +195,12 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 def read_config(run_folder: Path) -> dict[str, Any]:
     """Return what ``config.json`` of a run says.
 
+    Args:
+        run_folder: the run's folder.
+
+    Returns:
+        The JSON object.
+
     Raises:
         ConfigError: the folder holds no run.
         CheckpointError: the file is damaged.
@@ -183,16 +222,15 @@ def read_config(run_folder: Path) -> dict[str, Any]:
 
 
 class StepLog:
-    """One JSON object per logged step, without clock times: equal runs log equal bytes."""
+    """One JSON object per logged step, without clock times: equal runs log equal bytes.
+
+    Args:
+        run_folder: the run's folder.
+        after_step: a resumed run's last step; later lines, of work that was lost, are cut off.
+            None starts an empty log.
+    """
 
     def __init__(self, run_folder: Path, *, after_step: int | None) -> None:
-        """Open the log.
-
-        Args:
-            run_folder: the run's folder.
-            after_step: a resumed run's last step; later lines, of work that was lost, are cut off.
-                None starts an empty log.
-        """
         self._path = run_folder / LOG_NAME
         kept = b"" if after_step is None else self._lines_until(after_step)
         write_whole(self._path, kept)

@@ -70,6 +70,9 @@ def predict_episodes(
         places: (rows in the shards,) int64. Row -> position among the descriptors.
         descriptors: first axis V.
         logits: of the method.
+
+    Returns:
+        Classes and predictions.
     """
     E, N, _ = episode.query.shape
     support_ENK = places[torch.from_numpy(episode.support).to(places.device)]

@@ -33,6 +33,9 @@ def mean_accuracy(per_episode: NDArray[np.floating] | Sequence[float]) -> Accura
     Args:
         per_episode: (n,) float. Accuracy of each episode in [0, 1], or differences in [-1, 1].
 
+    Returns:
+        Mean and half-width in percent.
+
     Raises:
         ValueError: fewer than two episodes, which have no spread.
     """
@@ -58,6 +61,9 @@ def paired_difference(
     Args:
         per_episode: (n,) float. Accuracy in [0, 1] of one method on each episode.
         baseline: (n,) float. Accuracy of another method on the same episodes in the same order.
+
+    Returns:
+        Mean and half-width in percentage points.
 
     Raises:
         ValueError: the two differ in length.

@@ -18,7 +18,15 @@ BYTES_PER_VALUE = 2
 
 
 class StemFeatures:
-    """Stem outputs by row."""
+    """Stem outputs by row.
+
+    Args:
+        store: where tokens come from.
+        stem: fitted stem, on ``device``.
+        rows: rows that will be asked for.
+        budget_bytes: most memory that the cache may take.
+        device: where the stem computes and clips are returned.
+    """
 
     def __init__(
         self,
@@ -29,15 +37,6 @@ class StemFeatures:
         budget_bytes: int,
         device: torch.device,
     ) -> None:
-        """Fill the cache, if it fits.
-
-        Args:
-            store: where tokens come from.
-            stem: fitted stem, on ``device``.
-            rows: rows that will be asked for.
-            budget_bytes: most memory that the cache may take.
-            device: where the stem computes and clips are returned.
-        """
         self._store, self._stem, self._device = store, stem, device
         self._place = {int(row): place for place, row in enumerate(rows)}
         shape = (len(rows), store.num_stored, store.index.num_tokens, stem.config.stem_dim)

@@ -55,6 +55,9 @@ def train(
             finished run is left as it is.
         on_progress: called before the first step and after every logged one.
 
+    Returns:
+        What came of the run.
+
     Raises:
         ConfigError: settings contradict each other, the shards, or the run that is resumed.
         CheckpointError: the state to resume from is damaged.

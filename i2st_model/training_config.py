@@ -108,6 +108,12 @@ class TrainConfig:
 def train_config(values: Mapping[str, Any]) -> TrainConfig:
     """Build a config from a run's JSON.
 
+    Args:
+        values: what `TrainConfig.to_dict` returned.
+
+    Returns:
+        The config, checked again.
+
     Raises:
         ConfigError: a key is no field, or a value is out of range.
     """

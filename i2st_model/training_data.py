@@ -46,7 +46,20 @@ class TrainBatch:
 
 
 class TrainData:
-    """Makes the batch of each step."""
+    """Makes the batch of each step.
+
+    Args:
+        config: the run's settings.
+        store: where masks come from.
+        stem_features: where clips come from.
+        sampler: draws the pools.
+        train_classes: class numbers in the order of the base-class head.
+        mask_side: S; 0 where the network makes no masks.
+        device: where batches go.
+
+    Raises:
+        ConfigError: masks are asked for and the shards hold none.
+    """
 
     def __init__(
         self,
@@ -59,20 +72,6 @@ class TrainData:
         mask_side: int,
         device: torch.device,
     ) -> None:
-        """Prepare the masks.
-
-        Args:
-            config: the run's settings.
-            store: where masks come from.
-            stem_features: where clips come from.
-            sampler: draws the pools.
-            train_classes: class numbers in the order of the base-class head.
-            mask_side: S; 0 where the network makes no masks.
-            device: where batches go.
-
-        Raises:
-            ConfigError: masks are asked for and the shards hold none.
-        """
         self.config, self.store, self.device = config, store, device
         self.stem_features, self.sampler, self.mask_side = stem_features, sampler, mask_side
         self.flips = flips_for(config, store.index.dataset_name)
@@ -86,6 +85,9 @@ class TrainData:
         Args:
             step: 0 for the first step.
             episodes: number of episodes to form.
+
+        Returns:
+            Clips, masks and episodes, on the device.
         """
         pool = self.sampler.pool(step, episodes)
         rows = pool.rows.ravel()

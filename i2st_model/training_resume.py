@@ -18,6 +18,15 @@ from pipeline.errors import ConfigError
 def is_resumed(config: TrainConfig, store: FeatureStore, run_folder: Path, *, resume: bool) -> bool:
     """Whether the folder holds this very run; the thread count is then set to the recorded one.
 
+    Args:
+        config: what is asked.
+        store: features that are given.
+        run_folder: the run's folder.
+        resume: whether going on with a run is allowed.
+
+    Returns:
+        False where the folder holds no run.
+
     Raises:
         ConfigError: it holds a run and ``resume`` is False, or another run.
         CheckpointError: its config.json is damaged.

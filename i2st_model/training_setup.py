@@ -24,6 +24,14 @@ def network_config_for(
 ) -> NetworkConfig:
     """Network config of a run: the preset, what the shards decide, and the run's own settings.
 
+    Args:
+        config: the run's settings.
+        store: gives the size of tokens and grid.
+        num_train_classes: outputs of the base-class head, if there is one.
+
+    Returns:
+        The checked config.
+
     Raises:
         ConfigError: preset or setting is unknown.
     """
@@ -37,6 +45,13 @@ def network_config_for(
 
 def build_untrained(config: TrainConfig, store: FeatureStore) -> I2STNetwork:
     """Build the network of a run as it is before its first step, stem fitted: the control "step 0".
+
+    Args:
+        config: the run's settings.
+        store: features of the train classes.
+
+    Returns:
+        The network in test mode, on the CPU.
 
     Raises:
         ConfigError: settings contradict each other or the shards.
@@ -53,6 +68,12 @@ def build_untrained(config: TrainConfig, store: FeatureStore) -> I2STNetwork:
 def resolve_device(name: str) -> torch.device:
     """Return the device that ``auto``, ``cpu`` or ``cuda[:N]`` names here.
 
+    Args:
+        name: auto, cpu, cuda or cuda:N.
+
+    Returns:
+        The device.
+
     Raises:
         ConfigError: there is no such device.
     """
@@ -65,6 +86,13 @@ def resolve_device(name: str) -> torch.device:
 
 def pool_sampler(config: TrainConfig, store: FeatureStore) -> PoolSampler:
     """Sampler of a run's pools; it knows which train classes have enough videos.
+
+    Args:
+        config: the run's settings.
+        store: gives classes and groups.
+
+    Returns:
+        The sampler.
 
     Raises:
         ConfigError: too few classes.

@@ -60,6 +60,9 @@ def take_step(
         step: 0 for the first step.
         num_steps: of the whole run.
 
+    Returns:
+        Numbers for the log.
+
     Raises:
         I2STError: loss or gradient is not finite; the network is left as it was.
     """
