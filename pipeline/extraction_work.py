@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.decoding import DecodedClip
 from pipeline.decoding.children import DecodeChildren
 from pipeline.encoders import FrameFeatures, encode_all, finite_frames
 from pipeline.errors import ResourceError, VideoError
@@ -24,7 +23,7 @@ from pipeline.prompts import PromptTables, prompts_for
 from pipeline.segmenters import ClipToSegment, Masks, Segmenter
 from pipeline.shards.records import Failure
 from pipeline.shards.writer import ShardWriter, VideoFeatures
-from pipeline.views import square_view
+from pipeline.viewed_clips import ViewedClip, viewed_clips
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +51,6 @@ class ChunkResult:
     num_without_masks: int
     """Train videos in which the segmenter found nothing, or had no mask file."""
     failures: tuple[Failure, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _ViewedClip:
-    """A decoded clip on its way to the encoder; the full frames are kept for the segmenter only."""
-
-    video: Video
-    clip: DecodedClip
-    views: NDArray[np.uint8]
 
 
 @contextmanager
@@ -145,28 +135,32 @@ class ChunkWorker:
 
     def _outcomes(self, task: ChunkTask) -> Iterator[VideoFeatures | Failure]:
         """Outcome of every video of the chunk; frames of several videos share encoder calls."""
-        group: list[_ViewedClip] = []
+        group: list[ViewedClip] = []
         num_grouped = max(1, self._config.batch_frames // self._config.frames)
-        paths = [self._config.videos / video.path for video in task.videos]
-        decoded = self._children.read_many(paths)
-        for video, clip in zip(task.videos, decoded, strict=True):
+        viewed = viewed_clips(
+            task.videos,
+            self._config.videos,
+            self._children,
+            image_size=self._backends.encoder.image_size,
+            geometry=self._config.geometry,
+            needs_frames=self._is_segmented,
+            num_ahead=num_grouped,
+        )
+        for video, clip in viewed:
             if isinstance(clip, VideoError):
                 yield _failure(video, clip)
                 continue
-            group.append(_ViewedClip(video, clip, self._views(clip)))
+            group.append(clip)
             if len(group) == num_grouped:
                 yield from self._finish(group)
                 group = []
         yield from self._finish(group)
 
-    def _views(self, clip: DecodedClip) -> NDArray[np.uint8]:
-        return square_view(
-            clip.frames,
-            image_size=self._backends.encoder.image_size,
-            geometry=self._config.geometry,
-        )
+    def _is_segmented(self, video: Video) -> bool:
+        # Masks depend on the label, so none are made of classes that are to be recognised.
+        return self._backends.segmenter is not None and video.split == "train"
 
-    def _finish(self, group: list[_ViewedClip]) -> Iterator[VideoFeatures | Failure]:
+    def _finish(self, group: list[ViewedClip]) -> Iterator[VideoFeatures | Failure]:
         """Encode and segment a group of clips."""
         if not group:
             return
@@ -196,14 +190,14 @@ class ChunkWorker:
                 logger.warning("out of GPU memory; batches of %d frames now", self._batch_frames)
                 torch.cuda.empty_cache()
 
-    def _segment(self, group: list[_ViewedClip]) -> dict[str, Masks | VideoError]:
-        """Masks by video id, of train videos alone: masks depend on the label.
+    def _segment(self, group: list[ViewedClip]) -> dict[str, Masks | VideoError]:
+        """Masks by video id.
 
         One call takes the whole group. Where it refuses, each clip is asked for by itself, so that
         one clip's fault stays its own.
         """
         segmenter = self._backends.segmenter
-        clips = [self._to_segment(item) for item in group if item.video.split == "train"]
+        clips = [self._to_segment(item) for item in group if self._is_segmented(item.video)]
         if segmenter is None or not clips:
             return {}
         try:
@@ -212,7 +206,7 @@ class ChunkWorker:
             masks = [_segment_one(segmenter, clip) for clip in clips]
         return {clip.video.video_id: own for clip, own in zip(clips, masks, strict=True)}
 
-    def _to_segment(self, item: _ViewedClip) -> ClipToSegment:
+    def _to_segment(self, item: ViewedClip) -> ClipToSegment:
         return ClipToSegment(
             video=item.video,
             frames=item.clip.frames,
@@ -235,7 +229,7 @@ def _segment_one(segmenter: Segmenter, clip: ClipToSegment) -> Masks | VideoErro
 
 
 def _row(
-    item: _ViewedClip, features: FrameFeatures, masks: Masks | VideoError | None
+    item: ViewedClip, features: FrameFeatures, masks: Masks | VideoError | None
 ) -> VideoFeatures:
     """Shard row of one video.
 

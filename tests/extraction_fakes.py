@@ -5,9 +5,11 @@ them and for the decoder of extraction_fake_decoder.py; and extractions in a pro
 import json
 import multiprocessing
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from pipeline.encoders import FrameFeatures
@@ -147,7 +149,10 @@ def run_in_child(folder, changes, environment):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["extraction_fakes"])
     process = context.Process(target=_extract_alone, args=(folder, changes, environment))
-    process.start()
+    # The server takes over the path of modules from the environment alone.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        process.start()
     return process
 
 
