@@ -6,7 +6,8 @@ An episode is a uniform draw of N classes, then of K + q distinct videos of each
 relatives, method.md 3.1). With ``disjoint_groups`` no query clip shares a group (source video)
 with any support clip of the episode. The queries are then drawn first, so each stays uniform over
 its class and the accuracy is that of the average clip; the support is uniform over what the
-queries' groups leave. A draw that leaves too little is redrawn.
+queries' groups leave. A draw that leaves too little is redrawn; where sources are so few that this
+keeps failing, the queries are drawn from a random few of them instead.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from i2st_model.draws import WORD, Stream, Words
 from pipeline.errors import ConfigError
 
 MAX_REDRAWS = 1000
+UNIFORM_REDRAWS = 50
+"""Beyond these the sources are so few that queries have to be gathered in some of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,27 +148,39 @@ class EpisodeSampler:
     def _draw_disjoint(
         self, words: Words, chosen: Sequence[ClassVideos]
     ) -> tuple[list[list[int]], list[list[int]]]:
-        for _ in range(MAX_REDRAWS):
-            positions = [self._query_positions(words, videos) for videos in chosen]
-            taken = {
-                v.groups[p] for v, picked in zip(chosen, positions, strict=True) for p in picked
-            }
+        for attempt in range(MAX_REDRAWS):
+            one_side = attempt >= UNIFORM_REDRAWS
+            positions = (self._one_side if one_side else self._uniform)(words, chosen)
+            pairs = list(zip(chosen, positions, strict=True))
+            taken = {videos.groups[p] for videos, picked in pairs for p in picked}
             support = [self._support_rows(words, videos, taken) for videos in chosen]
             if all(len(rows) == self.shot for rows in support):
-                query = [
-                    [v.rows[p] for p in picked] for v, picked in zip(chosen, positions, strict=True)
-                ]
-                return query, support
+                return [[videos.rows[p] for p in picked] for videos, picked in pairs], support
         raise self._cannot_part(chosen)
 
+    def _uniform(self, words: Words, chosen: Sequence[ClassVideos]) -> list[list[int]]:
+        """Query positions, uniform but for draws that leave their own class too little."""
+        return [self._query_positions(words, videos) for videos in chosen]
+
     def _query_positions(self, words: Words, videos: ClassVideos) -> list[int]:
-        for _ in range(MAX_REDRAWS):
+        for _ in range(UNIFORM_REDRAWS):
             picked = words.choose(len(videos.rows), self.queries)
             taken = {videos.groups[position] for position in picked}
             left = len(videos.rows) - sum(videos.group_sizes[group] for group in taken)
             if left >= self.shot:
-                return picked
-        raise self._cannot_part([videos])
+                break
+        return picked
+
+    def _one_side(self, words: Words, chosen: Sequence[ClassVideos]) -> list[list[int]]:
+        """Query positions inside as few groups, taken in random order, as hold enough of them."""
+        groups = sorted({group for videos in chosen for group in videos.group_sizes})
+        side: set[int] = set()
+        for place in words.permutation(len(groups)):
+            side.add(groups[place])
+            if all(sum(v.group_sizes[g] for g in side) >= self.queries for v in chosen):
+                break
+        inside = [[p for p, group in enumerate(v.groups) if group in side] for v in chosen]
+        return [[own[i] for i in words.choose(len(own), self.queries)] for own in inside]
 
     def _support_rows(self, words: Words, videos: ClassVideos, taken: set[int]) -> list[int]:
         rows: list[int] = []

@@ -135,6 +135,22 @@ def test_disjoint_groups_hold_over_the_whole_episode_when_sources_span_classes()
     assert clashes(batch) == 0
 
 
+def test_disjoint_groups_are_found_when_few_sources_are_shared_by_all_classes():
+    # 6 scenes with 2 clips of every class: 5 queries need 3 of them, and 5 shots the other 3.
+    groups = [f"scene {n // 2}" for n in range(12)] * 6
+    videos = class_videos([12] * 6, groups)
+    sampler = EpisodeSampler(videos, way=5, shot=5, queries=5, disjoint_groups=True)
+    batch = sampler.batch(0, 50)
+    sides = set()
+    for query, support in zip(batch.query, batch.support, strict=True):
+        of_queries = frozenset(groups[row] for row in query.ravel())
+        assert len(of_queries) == 3
+        assert not of_queries & {groups[row] for row in support.ravel()}
+        assert len(np.unique(np.concatenate([query, support], axis=1))) == 50
+        sides.add(of_queries)
+    assert len(sides) > 10  # of 20
+
+
 def test_disjoint_groups_treat_an_unknown_group_as_its_own():
     assert number_groups(["b", "", "a", "", "b"]).tolist() == [2, 4, 1, 6, 2]
     sampler = EpisodeSampler(class_videos([4] * 6), way=5, shot=3, disjoint_groups=True)
