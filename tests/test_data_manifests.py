@@ -50,6 +50,12 @@ def test_manifest_is_sorted_disjoint_and_told_apart_by_folder(name):
     assert all(c.isascii() and c.isprintable() and "/" not in c for c in names)
 
 
+def test_splits_of_the_same_videos_share_their_folder():
+    assert load_manifest("ssv2-small").folder == load_manifest("ssv2-full").folder == "ssv2"
+    assert load_manifest("kinetics100-hyrsm").folder == load_manifest("kinetics100").folder
+    assert load_manifest("ucf101").folder == "ucf101"
+
+
 @pytest.mark.parametrize("name", ["hmdb51", "ucf101", "kinetics100", "ssv2-small", "ssv2-full"])
 def test_classes_are_those_of_the_published_split(split_lists, name):
     published = json.loads((split_lists / "classes.json").read_text())[name.replace("-", "_")]

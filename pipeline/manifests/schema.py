@@ -11,7 +11,16 @@ from pipeline.manifests.text import did_you_mean, read_yaml
 from pipeline.manifests.types import SPLITS, ClassPrompts, ListSource, Manifest
 from pipeline.manifests.values import count, counts, mapping, name_list, text_value
 
-_TEXTS = ("name", "title", "homepage", "licence", "layout", "truth_masks", "group_pattern")
+_TEXTS = (
+    "name",
+    "title",
+    "folder",
+    "homepage",
+    "licence",
+    "layout",
+    "truth_masks",
+    "group_pattern",
+)
 _KEYS = {
     *_TEXTS,
     "subfolders",
@@ -43,12 +52,12 @@ def read_manifest(path: Path) -> Manifest:
     texts = {key: text_value(raw[key], f"{path}: {key}") for key in _TEXTS if key in raw}
     if "name" not in texts or "classes" not in raw:
         raise ManifestError(f"{path} lacks name or classes; both are needed; add them")
-    check_name(texts["name"], what=f"{path}: name")
+    for key in ("name", "folder"):
+        check_name(texts.get(key, texts["name"]), what=f"{path}: {key}")
     classes = _classes(raw["classes"], path)
     lists = _lists(raw.get("lists", {}), f"{path}: lists")
     return Manifest(
-        **{"title": texts["name"], **texts},
-        folder=texts["name"],
+        **{"title": texts["name"], "folder": texts["name"], **texts},
         classes={split: tuple(sorted(entries)) for split, entries in classes.items()},
         num_videos=counts(raw.get("num_videos"), f"{path}: num_videos"),
         class_videos=_column(classes, "videos"),
