@@ -352,3 +352,37 @@ def test_mutated_videos_end_in_frames_or_a_reason(tmp_path):
     assert len(results) == len(mutants)
     assert reasons <= {"ok", "undecodable", "short", "too_large"}
     assert {"ok", "undecodable"} <= reasons
+
+
+@posix_only
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
+def test_answers_are_the_same_while_children_are_killed(paths):
+    with DecodeChildren(0) as children:
+        expected = [outcome(result) for result in children.read_many(paths)]
+    with DecodeChildren(2) as children:
+        seen = []
+        for number, result in enumerate(children.read_many(paths)):
+            seen.append(outcome(result))
+            if number % 4 == 1:
+                for pid in child_pids():
+                    os.kill(pid, signal.SIGKILL)
+                    break
+    assert seen == expected
+
+
+def child_pids():
+    """Decoding processes of this process."""
+    pids = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/stat") as file:
+                parent = int(file.read().rsplit(")", 1)[1].split()[1])
+            with open(f"/proc/{entry}/cmdline", "rb") as file:
+                is_decoder = b"pipeline.decoding.child" in file.read()
+        except OSError:
+            continue
+        if parent == os.getpid() and is_decoder:
+            pids.append(int(entry))
+    return pids

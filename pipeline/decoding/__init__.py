@@ -3,13 +3,14 @@
 Nothing here imports torch, and PyAV and decord are imported only when a decoder is built.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
 from pipeline.clips import FrameChooser, frame_chooser
 from pipeline.decoding.types import MAX_PIXELS, DecodedClip, Decoder
-from pipeline.errors import VideoError
+from pipeline.errors import I2STError, VideoError
 from pipeline.registry import find_builder, known_names
 
 __all__ = [
@@ -109,14 +110,14 @@ def read_with(
     """Do the work of `read_clip` with a decoder that is already built."""
     from pipeline.decoding.image_folder import read_image_folder
 
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, also for names that no system allows
         raise VideoError("missing", f"{path} does not exist; check the videos' folder")
     try:
         if path.is_dir():
             clip = read_image_folder(path, choose, max_pixels=max_pixels)
         else:
             clip = decoder.read(path, choose)
-    except VideoError:
+    except I2STError:
         raise
     except MemoryError as error:
         raise VideoError("oom", f"{path} needs more memory than there is ({error})") from error

@@ -18,6 +18,7 @@ from pipeline.errors import BackendError, VideoError
 
 _START_SECONDS = 120.0
 _CLOSE_SECONDS = 1.0
+_START_ATTEMPTS = 3
 _ATTEMPTS = 2  # a child may die of something else, so a second one is risked, and no third
 _PIPE_BYTES = 1 << 20  # the most that Linux gives an ordinary user
 # The child finds the same modules as this process, wherever it was started.
@@ -68,20 +69,23 @@ class ChildProcess:
             process.kill()
 
     def _started(self) -> "subprocess.Popen[bytes]":
-        with self._lock:
-            if self._is_retired:
-                raise BackendError("decoding was closed while videos were waiting; run again")
-            if self._process is not None:
-                return self._process
-            self._process = process = _start(self._settings)
-        with _Deadline(process, _START_SECONDS):
-            line = process.stdout.readline()  # type: ignore[union-attr]
-        if line != READY and not self._is_retired:
-            raise BackendError(
-                f"a decoding process of {self._settings.decoder!r} did not start ({self.end()}); "
-                "a working installation was needed; see the lines above"
-            )
-        return process
+        end = ""
+        for _ in range(_START_ATTEMPTS):
+            with self._lock:
+                if self._is_retired:
+                    raise BackendError("decoding was closed while videos were waiting; run again")
+                if self._process is not None:
+                    return self._process
+                self._process = process = _start(self._settings)
+            with _Deadline(process, _START_SECONDS):
+                line = process.stdout.readline()  # type: ignore[union-attr]
+            if line == READY:
+                return process
+            end = self.end()
+        raise BackendError(
+            f"a decoding process of {self._settings.decoder!r} did not start ({end}); "
+            "a working installation was needed; see the lines above"
+        )
 
     def end(self) -> str:
         """Make sure the process is over, and say how it ended."""
@@ -96,7 +100,8 @@ class ChildProcess:
             code = process.wait()
         for pipe in (process.stdin, process.stdout):
             _close(pipe)
-        return f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+        names = {number.value: number.name for number in signal.Signals}
+        return f"signal {names.get(-code, -code)}" if code < 0 else f"status {code}"
 
 
 def _start(settings: ChildSettings) -> "subprocess.Popen[bytes]":
