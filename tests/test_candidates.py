@@ -54,6 +54,24 @@ def test_a_prompt_without_an_acceptable_candidate_scores_zero(rejected):
     assert chosen.score.tolist() == [0.0]
 
 
+def test_a_mask_of_nearly_everything_is_rejected_though_the_map_agrees():
+    maps = torch.full((1, 16, 16), 0.9)
+    chosen = choose(candidates_of(*[EVERYTHING] * 4), maps, torch.tensor([0.9]), FULL, **LIMITS)
+    assert chosen.score.tolist() == [0.0]
+    loose = {**LIMITS, "max_area": 1.0}
+    chosen = choose(candidates_of(*[EVERYTHING] * 4), maps, torch.tensor([0.9]), FULL, **loose)
+    assert float(chosen.score) == pytest.approx(0.9)
+
+
+def test_a_mask_that_is_mostly_surroundings_is_rejected_though_it_stands_out():
+    wide = box_mask(slice(8, 40), slice(8, 40))
+    candidates = candidates_of(*[wide] * 4)
+    chosen = choose(candidates, square_map(), torch.tensor([0.9]), FULL, **LIMITS)
+    assert chosen.score.tolist() == [0.0]
+    chosen = choose(candidates, square_map(), torch.tensor([0.5]), FULL, **LIMITS)
+    assert 0.1 < float(chosen.score) < 0.3
+
+
 def test_an_unstable_mask_scores_less():
     candidates = candidates_of(OBJECT, OBJECT, OBJECT, OBJECT)
     candidates.logits[0, :, 16:32, 24:32] = 0.5

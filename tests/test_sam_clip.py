@@ -117,6 +117,25 @@ def test_a_red_disc_on_green_comes_back():
     assert (masks.score <= 1).all()
 
 
+def test_two_nouns_are_followed_through_the_frames():
+    frames, discs = zip(
+        *[picture(("red", 40 + 25 * i, 30, 20), ("blue", 120 - 25 * i, 90, 18)) for i in range(4)],
+        strict=True,
+    )
+    masks = segment(clip_of(frames, objects=("blue",)))[0]
+    assert masks.found[:, :2].all()
+    for cells, (red, blue) in zip(unpack_masks(masks.bits), discs, strict=True):
+        assert iou(cells[0], red) > 0.85
+        assert iou(cells[1], blue) > 0.85
+
+
+@pytest.mark.parametrize("least", [{"min_presence_cells": 1.1}, {"min_presence_frame": 100.0}])
+def test_a_noun_must_pass_both_tests_of_presence(least):
+    clip = clip_of([picture(("red", 80, 60, 30))[0]])
+    assert segment(clip)[0].found.any()
+    assert not segment(clip, **least)[0].found.any()
+
+
 def test_an_absent_colour_is_not_found_beside_one_that_is():
     frames = [picture(("red", 80, 60, 25))[0]] * 2
     masks = segment(clip_of(frames, actor=("blue",), objects=("red",)))[0]
