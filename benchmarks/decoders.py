@@ -3,7 +3,7 @@
     python -m benchmarks.decoders [--rounds 5] [--clips 40]
 
 Prints Markdown. A frame is wrong where it is not, to the eye, the frame of that number in a full
-sequential decode by PyAV: where more than 4 of 255 levels lie between the two on average. An
+sequential decode by PyAV: where more than 2.5 of 255 levels lie between the two on average. An
 error that FFmpeg makes in every reader would not show; the tests compare with the scenes that were
 encoded. Cost is process CPU time on one thread for 8 frames of each video, decoders by turns (A B
 A B ...), median of the rounds; quote the ratios, since other work on the machine moves both alike.
