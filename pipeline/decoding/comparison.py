@@ -13,10 +13,10 @@ from pipeline.errors import VideoError
 MEAN_TOLERANCE = 2.5
 """Mean absolute difference, in levels of 0..255, up to which two pictures count as the same.
 
-Our choice, measured between PyAV and decord: 0 for 8 bits and even sizes; up to 2.0 for odd sizes and
-10 bits, where libraries spread colour over pixels in their own ways. Neighbouring frames of real
-videos differ by 2.6 in the median, so a reader that is off by one in a still scene passes, with
-pictures that hardly differ.
+Our choice, measured between PyAV and decord: 0 for 8 bits and even sizes; up to 2.0 for odd sizes
+and 10 bits, where libraries spread colour over pixels in their own ways. Neighbouring frames of
+real videos differ by 2.6 in the median, so a reader that is off by one in a still scene passes,
+with pictures that hardly differ.
 """
 
 
