@@ -170,6 +170,10 @@ class _Run:
 def check_decoders(config: ExtractConfig, videos: Iterable[Video]) -> None:
     """Compare the chosen decoder with the other one on `check_decoder` train videos.
 
+    Args:
+        config: settings.
+        videos: of the dataset; train videos are taken in turn from every class.
+
     Raises:
         BackendError: a frame differs.
     """

@@ -81,11 +81,7 @@ def _prompts(
 
 
 def _device(name: str, worker_number: int) -> str:
-    """Device of a worker; GPUs take turns over the workers.
-
-    Raises:
-        ConfigError: a GPU is asked for and there is none.
-    """
+    """Device of a worker; workers take turns over the GPUs."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name != "cuda":

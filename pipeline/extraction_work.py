@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.decoding.children import DecodeChildren
-from pipeline.encoders import FrameFeatures, encode_all, finite_frames
+from pipeline.encoders import FrameFeatures, encode_all
 from pipeline.errors import ResourceError, VideoError
 from pipeline.extraction_backends import Backends, load_backends
 from pipeline.extraction_plan import ChunkTask, ExtractConfig
+from pipeline.extraction_rows import failure_of, segment_clips, video_row
 from pipeline.manifests import Manifest, Video
 from pipeline.prompts import PromptTables, prompts_for
-from pipeline.segmenters import ClipToSegment, Masks, Segmenter
+from pipeline.segmenters import ClipToSegment, Masks
 from pipeline.shards.records import Failure
 from pipeline.shards.writer import ShardWriter, VideoFeatures
 from pipeline.viewed_clips import ViewedClip, viewed_clips
@@ -148,7 +149,7 @@ class ChunkWorker:
         )
         for video, clip in viewed:
             if isinstance(clip, VideoError):
-                yield _failure(video, clip)
+                yield failure_of(video, clip)
                 continue
             group.append(clip)
             if len(group) == num_grouped:
@@ -171,9 +172,9 @@ class ChunkWorker:
             frames = slice(position * num_frames, (position + 1) * num_frames)
             own = FrameFeatures(features.tokens[frames], features.embedding[frames])
             try:
-                yield _row(item, own, masks.get(item.video.video_id))
+                yield video_row(item, own, masks.get(item.video.video_id))
             except VideoError as error:
-                yield _failure(item.video, error)
+                yield failure_of(item.video, error)
 
     def _encode(self, views: NDArray[np.uint8]) -> FrameFeatures:
         """Features of (n * F, S, S, 3) views; a batch that exceeds the GPU's memory is halved."""
@@ -191,19 +192,12 @@ class ChunkWorker:
                 torch.cuda.empty_cache()
 
     def _segment(self, group: list[ViewedClip]) -> dict[str, Masks | VideoError]:
-        """Masks by video id.
-
-        One call takes the whole group. Where it refuses, each clip is asked for by itself, so that
-        one clip's fault stays its own.
-        """
+        """Masks by video id, of the videos that have any."""
         segmenter = self._backends.segmenter
         clips = [self._to_segment(item) for item in group if self._is_segmented(item.video)]
         if segmenter is None or not clips:
             return {}
-        try:
-            masks: list[Masks | VideoError] = [*segmenter.segment(clips)]
-        except VideoError:
-            masks = [_segment_one(segmenter, clip) for clip in clips]
+        masks = segment_clips(segmenter, clips)
         return {clip.video.video_id: own for clip, own in zip(clips, masks, strict=True)}
 
     def _to_segment(self, item: ViewedClip) -> ClipToSegment:
@@ -219,55 +213,3 @@ class ChunkWorker:
                 mode=self._config.prompt_mode,
             ),
         )
-
-
-def _segment_one(segmenter: Segmenter, clip: ClipToSegment) -> Masks | VideoError:
-    try:
-        return segmenter.segment([clip])[0]
-    except VideoError as error:
-        return error
-
-
-def _row(
-    item: ViewedClip, features: FrameFeatures, masks: Masks | VideoError | None
-) -> VideoFeatures:
-    """Shard row of one video.
-
-    Raises:
-        VideoError: its masks are unusable, or its features are not finite or all the same.
-    """
-    if isinstance(masks, VideoError):
-        raise masks
-    tokens, embedding = features.tokens.numpy(), features.embedding.numpy()
-    if not bool(finite_frames(features).all()):
-        raise VideoError(
-            "nonfinite",
-            f"{item.video.path}: features hold NaN or a value beyond float16; needed: finite "
-            "numbers; check the encoder's weights",
-        )
-    if tokens.min() == tokens.max():
-        raise VideoError(
-            "nonfinite",
-            f"{item.video.path}: every feature is {tokens.flat[0]}; needed: features that differ; "
-            "check the encoder's weights",
-        )
-    return VideoFeatures(
-        video=item.video,
-        tokens=tokens,
-        frame_embedding=embedding,
-        masks=masks,
-        frame_indices=item.clip.frame_indices,
-        num_frames_decoded=item.clip.num_frames_decoded,
-        num_frames_expected=item.clip.num_frames_expected,
-        num_damaged_packets=item.clip.num_damaged_packets,
-    )
-
-
-def _failure(video: Video, error: VideoError) -> Failure:
-    return Failure(
-        video_id=video.video_id,
-        split=video.split,
-        class_name=video.class_name,
-        reason=error.reason,
-        message=str(error),
-    )

@@ -16,7 +16,7 @@ from pipeline.shards.failpoints import FAILPOINTS
 from pipeline.shards.lock import FolderLock
 
 SEVERAL_KILLS = 4
-MANY_KILLS = 60
+MANY_KILLS = 200
 
 
 @pytest.fixture(autouse=True)
