@@ -21,7 +21,8 @@ def segment_centres(num_frames: int, count: int) -> NDArray[np.int32]:
     """Return the frame at the centre of each of ``count`` equal segments of the video.
 
     Paper: inferred from its relatives, which all draw from equal segments; centres are the
-    deterministic form of the segment sampling of TSN (Wang et al. 2016, arXiv:1608.00859), which the field's codebases use.
+    deterministic form of the segment sampling of TSN (Wang et al. 2016, arXiv:1608.00859), which
+    the field's codebases use.
     Segment i covers [i, i + 1) * num_frames / count, so its centre lies at (2 i + 1) * num_frames /
     (2 count). In integers, since a rounded float would pick another frame on another machine.
 
