@@ -177,6 +177,7 @@ def test_run_killed_at_random_moments_ends_in_the_same_bits(
 ):
     rng = random.Random(0)
     command = [sys.executable, "-c", RUNNER, str(shards)]
+    all_kills = 0
     for trial in range(20):
         run = tmp_path / f"run{trial}"
         kills = 0
@@ -190,8 +191,10 @@ def test_run_killed_at_random_moments_ends_in_the_same_bits(
                 process.wait()
                 kills += 1
             process.stdout.close()
+        all_kills += kills
         assert weights_of(run) == weights_of(uninterrupted.run_folder)
         assert (run / LOG_NAME).read_bytes() == (uninterrupted.run_folder / LOG_NAME).read_bytes()
+    assert all_kills >= 5
 
 
 def test_resuming_a_finished_run_changes_nothing(store, uninterrupted):
