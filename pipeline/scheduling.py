@@ -5,8 +5,10 @@ plain data travels: a picklable function that opens the worker, tasks, and small
 """
 
 import atexit
+import multiprocessing
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -76,33 +78,45 @@ def _run_in_processes(
     workers: int,
     stop: StopRequest,
 ) -> Iterator[ResultT]:
-    waiting = list(enumerate(tasks))[::-1]
-    running: dict[Any, int] = {}
-    lost: list[int] = []
+    suspects: list[int] = []
+    guilty: list[int] = []
     with _local_cluster(workers) as client:
         # Sent to every worker that starts, also in place of a killed one; tasks stay small.
         client.register_worker_callbacks(setup=partial(_set_up_worker, open_worker))
-        while running or waiting:
-            # At most one task per worker is handed out, so that a stop has little to wait for.
-            while waiting and len(running) < workers and not stop.requested:
-                number, task = waiting.pop()
-                future = client.submit(_run_task, task, pure=False)
-                running[future] = number
-            if not running:
-                break
-            for future in _finished(running):
-                number = running.pop(future)
-                if _killed_its_worker(future):
-                    lost.append(number)
-                else:
-                    yield future.result()
+        yield from _run_numbered(client, tasks, range(len(tasks)), workers, stop, suspects)
+        # Dask blames every task that a dead worker held; alone, only the guilty one is to blame.
+        yield from _run_numbered(client, tasks, suspects, 1, stop, guilty)
         client.run(_close_worker)
-    if lost:
+    if guilty:
         raise ResourceError(
-            f"{len(lost)} of {len(tasks)} tasks killed their worker process "
-            f"{ALLOWED_FAILURES + 1} times each (first: task {min(lost)}), most likely for memory; "
-            "every other task is complete; run again with fewer workers"
+            f"{len(guilty)} of {len(tasks)} tasks killed their worker process "
+            f"{ALLOWED_FAILURES + 1} times each, alone (first: task {guilty[0]}), most likely for "
+            "memory; every other task is complete; free memory and run again"
         )
+
+
+def _run_numbered(
+    client: Any,
+    tasks: Sequence[Any],
+    numbers: Sequence[int],
+    num_at_once: int,
+    stop: StopRequest,
+    lost: list[int],
+) -> Iterator[Any]:
+    """Run ``tasks[number]`` for every number; those whose workers died are added to ``lost``."""
+    waiting = deque(numbers)
+    running: dict[Any, int] = {}
+    while running or (waiting and not stop.requested):
+        # No more than the workers have hands for, so that a stop has little to wait for.
+        while waiting and len(running) < num_at_once and not stop.requested:
+            number = waiting.popleft()
+            running[client.submit(_run_task, tasks[number], pure=False)] = number
+        for future in _finished(running):
+            number = running.pop(future)
+            if _killed_its_worker(future):
+                lost.append(number)
+            else:
+                yield future.result()
 
 
 @contextmanager
@@ -131,7 +145,14 @@ def _local_cluster(workers: int) -> Iterator[Any]:
         Client(cluster, set_as_default=False) as client,
     ):
         client.wait_for_workers(workers, timeout=_START_SECONDS)
-        yield client
+        try:
+            yield client
+        except BaseException:
+            # Closing politely waits seconds for the tasks in hand, which nobody wants any more.
+            for process in multiprocessing.active_children():
+                if process.name.startswith("Dask Worker"):
+                    process.kill()
+            raise
 
 
 def _finished(running: dict[Any, int]) -> list[Any]:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -89,7 +90,7 @@ def test_run_tasks_raises_what_a_worker_raises(workers):
 def test_run_tasks_survives_a_killed_worker_and_names_the_task_that_always_kills(tmp_path):
     done = []
     results = run_tasks(range(8), partial(killing, tmp_path), workers=2)
-    with pytest.raises(ResourceError, match=r"1 of 8 tasks killed .* 4 times .*task 5"):
+    with pytest.raises(ResourceError, match=r"1 of 8 tasks killed .* 4 times .*alone .*task 5"):
         done.extend(results)
     assert sorted(done) == [0, 1, 2, 3, 4, 6, 7]
 
@@ -122,6 +123,36 @@ def test_run_tasks_starts_no_further_task_once_a_stop_is_requested(workers, tmp_
         results.append(result)
         stop.signal_number = signal.SIGTERM
     assert results == [0]
+
+
+@contextmanager
+def sleeping(folder, number):
+    def work(task):
+        (Path(folder) / f"busy-{os.getpid()}").touch()
+        time.sleep(60)
+
+    yield work
+
+
+def test_run_tasks_kills_its_busy_workers_at_once_on_a_second_signal(tmp_path):
+    begin = []
+
+    def two_signals():
+        while not list(tmp_path.glob("busy-*")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        begin.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with StopRequest() as stop:
+        results = run_tasks([1, 2], partial(sleeping, tmp_path), workers=1, stop=stop)
+        threading.Thread(target=two_signals, daemon=True).start()
+        with pytest.raises(SystemExit, match="143"):
+            list(results)
+    assert time.monotonic() - begin[0] < 5
+    busy = [int(path.name.split("-")[1]) for path in tmp_path.glob("busy-*")]
+    assert not any(psutil.pid_exists(pid) for pid in busy)
 
 
 WAITER = """
