@@ -100,6 +100,9 @@ Shards = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Decides every draw.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Threads = Annotated[
+    int, typer.Option(min=1, help="CPU threads; another number may change the last bits.")
+]
 
 
 def main() -> None:
@@ -372,6 +375,7 @@ def train(
         typer.Option("--set", help="Any other setting: name=value; repeat.  See docs/method.md."),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with a run that was cut short.")] = False,
+    threads: Threads = 1,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -403,6 +407,7 @@ def train(
         config = change_config(TrainConfig(), flags, setting or [])
     folder = shards or find_newest_shards(Path("shards"))
     note(f"shards: {folder}")
+    _use_threads(threads)
     store = FeatureStore(_open_shards(folder), num_frames=config.frames)
     run = run or new_run_folder(Path("runs"), store.index.dataset_name, today=date.today())
     show_settings(asdict(config))
@@ -443,6 +448,13 @@ def _train_line(p: Any) -> str:
     return ", ".join(parts)
 
 
+def _use_threads(count: int) -> None:
+    import torch
+
+    # Threads that wait for each other on shared cores measured many times slower than one.
+    torch.set_num_threads(count)
+
+
 def _open_shards(folder: Path) -> Any:
     from pipeline.shards.reader import ShardReader
 
@@ -474,6 +486,7 @@ def evaluate(
         bool, typer.Option(help="Leave out classes with too few videos.")
     ] = False,
     per_class: Annotated[bool, typer.Option(help="Print the accuracy of each class.")] = True,
+    threads: Threads = 1,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -504,6 +517,7 @@ def evaluate(
     folder = shards or find_newest_shards(Path("shards"))
     note(f"shards: {folder}")
     show_settings(asdict(config))
+    _use_threads(threads)
     store = FeatureStore(_open_shards(folder), num_frames=frames)
     ready, checkpoint = load_method(method, store, shards=folder, run=run, device=device)
     with progress("episodes") as show:

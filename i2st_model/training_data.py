@@ -45,6 +45,10 @@ class TrainBatch:
     """(B,) int64. Position of the clip's class among the train classes."""
 
 
+MAX_LOOKED_AT = 1000
+"""Train videos, evenly spread, among which at least one must have a mask."""
+
+
 class TrainData:
     """Makes the batch of each step.
 
@@ -58,7 +62,7 @@ class TrainData:
         device: where batches go.
 
     Raises:
-        ConfigError: masks are asked for and the shards hold none.
+        ConfigError: masks are asked for and the shards hold none, or none was found.
     """
 
     def __init__(
@@ -116,12 +120,23 @@ class TrainData:
         reader = self.store.reader
         used = np.isin(reader.class_index, list(self._base_class))
         rows = np.flatnonzero(used & (np.asarray(reader.split) == "train")).tolist()
+        self._require_found(rows)
         if self.config.masks == "true":
             return {row: row for row in rows}
         order = Words(Stream.MASK_SHUFFLE, self.config.seed, 0).choose(len(rows), len(rows))
         # One cycle through all videos: none keeps its own masks.
         following = zip(order, order[1:] + order[:1], strict=True)
         return {rows[here]: rows[there] for here, there in following}
+
+    def _require_found(self, rows: list[int]) -> None:
+        """Refuse to train for hours on masks of which not one was found."""
+        looked_at = rows[:: max(1, len(rows) // MAX_LOOKED_AT)]
+        if not any(self.store.reader.masks([row]).found.any() for row in looked_at):
+            raise ConfigError(
+                f"none of {len(looked_at)} train videos of {self.store.index.dataset_name} that "
+                f"were looked at has a mask, masks={self.config.masks!r} asks for them; check the "
+                "names of the mask files and extract again, or train with masks=off"
+            )
 
     def _masks(
         self, rows: NDArray[np.int64], positions: NDArray[np.int64], mirrored: NDArray[np.bool_]

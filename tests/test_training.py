@@ -388,6 +388,18 @@ def test_masks_can_be_left_out(store, tmp_path, changes):
     assert log_of(report.run_folder)[1]["mask_loss"] == 0.0
 
 
+def test_masks_of_which_not_one_was_found_are_refused(store, tmp_path, monkeypatch):
+    nothing = store.reader.masks
+
+    def masks(rows):
+        given = nothing(rows)
+        return given._replace(found=np.zeros_like(given.found))
+
+    monkeypatch.setattr(store.reader, "masks", masks)
+    with pytest.raises(ConfigError, match=r"none of \d+ train videos of toy .* has a mask"):
+        train(SMALL, store, tmp_path / "run")
+
+
 def test_masks_asked_for_where_none_are_is_refused(tmp_path):
     store = FeatureStore(make_shards(tmp_path / "s", masks=False))
     with pytest.raises(ConfigError, match="of toy hold no masks, masks='true' asks.*masks=off"):
