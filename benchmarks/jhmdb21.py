@@ -5,7 +5,8 @@
 
 One command runs all three steps: extract (true masks; and, apart, noisy DeepLabV3 masks), train
 every variant on every split with every seed, evaluate all on the same episodes. It prints Markdown
-and writes it between the marks in docs/benchmarks.md. Finished runs are kept: a second call goes on.
+and writes it between the marks in docs/benchmarks.md. Finished runs are kept; a second call goes
+on.
 
 Splits: the fixed one (12 train, 5 test classes) and three of class cross-validation inside the
 16 train and val classes (11 train, 5 test). Weights are the last of a fixed schedule, so nothing is
@@ -189,13 +190,8 @@ def _method(job: Job, variant: Variant | None, store: Any, shards: Path) -> tupl
 
     if variant is None:
         return load_method(job.model, store, shards=shards, mean_classes=job.split.train)
-    config = TrainConfig(
-        episodes=TRAIN_EPISODES,
-        seed=job.seed,
-        select="last",
-        classes=job.split.train,
-        **variant.settings,
-    )
+    fixed = {"episodes": TRAIN_EPISODES, "select": "last"}
+    config = TrainConfig(**{**fixed, **variant.settings}, seed=job.seed, classes=job.split.train)
     if variant.untrained:
         return get_method("i2st", network=build_untrained(config, store)), None
     run = job.out / "runs" / f"{job.model}-{job.split.name}-{job.seed}"

@@ -1,6 +1,7 @@
 """Dataset manifests: one YAML file per dataset, carried by the wheel; plus the version of i2st.
 
-This package imports nothing outside the standard library, so that `i2st --version` and listings stay instant.
+This package imports nothing outside the standard library, so that `i2st --version` and listings
+stay instant.
 """
 
 from pathlib import Path

@@ -93,6 +93,9 @@ def run_demo(config: DemoConfig, *, on_progress: OnProgress | None = None) -> De
         config: settings.
         on_progress: called often, stage by stage.
 
+    Returns:
+        What was made and measured.
+
     Raises:
         ConfigError: the folder holds a demo of other settings.
         ResourceError: the disk is full.

@@ -30,6 +30,12 @@ class RecordedRun:
 def recorded_run(run_folder: Path) -> RecordedRun:
     """Read what a run was asked to do, and from which shards.
 
+    Args:
+        run_folder: folder of the run.
+
+    Returns:
+        Its settings.
+
     Raises:
         ConfigError: the folder holds no run.
         CheckpointError: its config.json is damaged.
@@ -55,6 +61,9 @@ def change_config(
         config: what to start from.
         flags: fields of TrainConfig.
         words: each sets one field of TrainConfig or of NetworkConfig; values are read as YAML.
+
+    Returns:
+        The changed config, checked.
 
     Raises:
         ConfigError: a word is malformed, or its name or value is not allowed.

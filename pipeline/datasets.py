@@ -48,6 +48,9 @@ def open_dataset(
         split_file: YAML or JSON with the classes of each split, for a folder without a manifest.
         split_seed: draws the splits of a folder without a manifest or split file.
 
+    Returns:
+        The manifest and the videos that are there.
+
     Raises:
         ConfigError: none or both of ``dataset`` and a source of one's own are given.
         ManifestError: the videos cannot be found, or none is there.
@@ -89,6 +92,9 @@ def check_dataset(
         dataset: name of a shipped manifest; the folder's own name unless given.
         table: CSV or JSONL, in place of a dataset.
         edition: which published list chooses the videos.
+
+    Returns:
+        Counts per split and class, and what is missing or extra.
 
     Raises:
         ManifestError: dataset, table or folder is absent or malformed.

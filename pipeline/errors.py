@@ -3,7 +3,7 @@
     I2STError                 1
       ConfigError             2   flags or settings that contradict each other or the data
       ManifestError           2   a dataset's classes, splits or video list
-      BackendError            2   a decoder, encoder, segmenter or method is unknown or lacks weights
+      BackendError            2   an unknown decoder, encoder, segmenter or method, or no weights
       VideoError              3   one video; recorded with its reason, the run goes on
       ShardError              4   shards that are damaged, foreign or unsafe
       CheckpointError         4   likewise for checkpoints

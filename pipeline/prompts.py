@@ -139,6 +139,9 @@ def class_prompt_sets(
         user: YAML of the user's prompts.
         mode: as in ``prompts_for``.
 
+    Returns:
+        One per class, in manifest order.
+
     Raises:
         ConfigError: ``mode`` is unknown.
         ManifestError: ``user`` is malformed or names an unknown class.

@@ -23,6 +23,9 @@ def find_builder(
         group: entry-point group in which other packages add entries, e.g. ``i2st.encoders``.
         kind: the word for the error message, e.g. ``encoder``.
 
+    Returns:
+        The function or class that builds the entry.
+
     Raises:
         BackendError: no entry has that name.
     """

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: one torch thread, a fixed RNG, and the real data where it is present."""
+"""Fixtures shared by all tests: one torch thread, a fixed RNG, and the real data where it is."""
 
 import os
 import random

@@ -12,7 +12,10 @@ UNSAFE_IMPORTS = {"pickle", "marshal", "joblib", "dill", "shelve"}
 
 def sources(repository: Path) -> list[Path]:
     folders = ("data_manifests", "pipeline", "i2st_model")
-    return [repository / "cli.py", *(p for name in folders for p in (repository / name).rglob("*.py"))]
+    return [
+        repository / "cli.py",
+        *(p for name in folders for p in (repository / name).rglob("*.py")),
+    ]
 
 
 def imported_modules(tree: ast.AST) -> set[str]:

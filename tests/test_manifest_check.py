@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.manifests import Manifest, known_manifests, load_manifest
 from pipeline.manifests.check import check_videos, describe_manifest, manifest_summaries
 from pipeline.manifests.lists import import_list
 from pipeline.manifests.sources import manifest_from_table
-from pipeline.manifests import Manifest, known_manifests, load_manifest
 
 
 def make_clip(root: Path, path: str) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ManifestError
-from pipeline.manifests.lists import import_list, list_path, normalise_list, read_imported
 from pipeline.manifests import find_videos, load_manifest
+from pipeline.manifests.lists import import_list, list_path, normalise_list, read_imported
 
 SPLITS = ("train", "val", "test")
 FORMS = {

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ManifestError
-from pipeline.manifests.sources import manifest_from_folder, manifest_from_table
 from pipeline.manifests import find_videos
+from pipeline.manifests.sources import manifest_from_folder, manifest_from_table
 
 
 def make_clip(root: Path, path: str) -> Path:

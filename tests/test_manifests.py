@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ManifestError
+from pipeline.manifests import Manifest, find_videos, known_manifests, load_manifest, read_manifest
 from pipeline.manifests.paths import check_relative
 from pipeline.manifests.text import read_yaml
-from pipeline.manifests import Manifest, find_videos, known_manifests, load_manifest, read_manifest
 
 
 def make_clip(root: Path, path: str) -> Path:
