@@ -2,11 +2,14 @@
 
 import re
 import shlex
+from dataclasses import fields
 
 import pytest
 from typer.main import get_command
 
 import cli
+from i2st_model.config import PRESETS, NetworkConfig
+from i2st_model.training_config import TrainConfig
 
 DOCUMENTS = ("README.md", "docs/datasets.md", "docs/masks.md", "docs/shards.md", "docs/method.md")
 
@@ -68,3 +71,13 @@ def test_links_between_documents_lead_somewhere(repository):
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
             if "://" not in target:
                 assert (path.parent / target).exists(), f"{path.name} links {target}"
+
+
+def test_every_setting_stands_in_the_method_page_with_its_default(repository):
+    page = (repository / "docs" / "method.md").read_text()
+    elsewhere = {"token_dim", "grid", "base_classes", "network"}
+    for field in (*fields(NetworkConfig), *fields(TrainConfig)):
+        if field.name not in elsewhere:
+            assert f"| `{field.name}` | {field.default} |" in page, field.name
+    for name in PRESETS:
+        assert f"`{name}`" in page
