@@ -8,29 +8,19 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from pipeline.decoding import DECODERS
 from pipeline.decoding.comparison import compare_decoders
 from pipeline.errors import BackendError, ResourceError
 from pipeline.extraction_backends import Backends, fingerprint, load_backends
-from pipeline.extraction_plan import (
-    ExtractConfig,
-    plan_extraction,
-    spread_over_classes,
-)
+from pipeline.extraction_plan import ExtractConfig, plan_extraction, spread_over_classes
 from pipeline.extraction_report import ExtractProgress, ExtractReport
-from pipeline.extraction_work import (
-    ChunkResult,
-    ChunkSettings,
-    open_chunk_worker,
-)
+from pipeline.extraction_work import ChunkResult, ChunkSettings, open_chunk_worker
 from pipeline.interruption import StopRequest
 from pipeline.manifests import Manifest, Video
 from pipeline.prompts import PromptTables
 from pipeline.scheduling import run_tasks
 from pipeline.shards.committed import committed, finish
 from pipeline.shards.lock import FolderLock
-
-DECODERS = ("pyav", "decord")
-
 
 OnProgress = Callable[[ExtractProgress], None]
 

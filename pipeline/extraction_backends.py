@@ -5,11 +5,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
 from pipeline.decoding import get_decoder
+from pipeline.devices import resolve_device
 from pipeline.encoders import FrameEncoder, get_encoder
-from pipeline.errors import ConfigError
 from pipeline.extraction_plan import ExtractConfig
 from pipeline.manifests import Manifest, Video
 from pipeline.prompts import PromptTables, prompts_for, prompts_sha256
@@ -27,7 +25,7 @@ class Backends:
 
 def load_backends(config: ExtractConfig, worker_number: int = 0) -> Backends:
     """Build the models that the settings name, on this worker's device."""
-    device = _device(config.device, worker_number)
+    device = resolve_device(config.device, worker_number)
     return Backends(
         encoder=get_encoder(
             config.encoder, device=device, grid=config.grid, weights=config.weights
@@ -78,15 +76,3 @@ def _prompts(
         "classes_sha256": prompts_sha256(of_classes),
         "tables_sha256": hashlib.sha256(of_videos.encode()).hexdigest(),
     }
-
-
-def _device(name: str, worker_number: int) -> str:
-    """Device of a worker; workers take turns over the GPUs."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name != "cuda":
-        return name
-    num_gpus = torch.cuda.device_count()
-    if num_gpus == 0:
-        raise ConfigError("device 'cuda' has 0 GPUs here; at least 1 was needed; pass --device cpu")
-    return f"cuda:{worker_number % num_gpus}"

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pipeline.errors import ConfigError
 from pipeline.manifests import Video
+from pipeline.views import DEFAULT_GEOMETRY, GEOMETRIES
 
 ItemT = TypeVar("ItemT")
 
@@ -28,7 +29,7 @@ class ExtractConfig:
     """Local weight file of the encoder."""
     grid: int | None = None
     """Side g of the token grid; None is the encoder's own."""
-    geometry: str = "center_crop"
+    geometry: str = DEFAULT_GEOMETRY
     """How a frame becomes the encoder's square view; see pipeline.views."""
     segmenter: str = "sam_clip"
     """NAME or NAME:MODEL, see pipeline.segmenters."""
@@ -69,6 +70,11 @@ class ExtractConfig:
             _at_least(0, name, getattr(self, name))
         if self.limit is not None:
             _at_least(1, "limit", self.limit)
+        if self.geometry not in GEOMETRIES:
+            raise ConfigError(
+                f"unknown geometry {self.geometry!r}; known: {', '.join(GEOMETRIES)}; "
+                "pass one of these"
+            )
         if not 0.0 <= self.min_decoded_ratio <= 1.0:
             raise ConfigError(
                 f"min_decoded_ratio={self.min_decoded_ratio} is no fraction of a video; "

@@ -24,13 +24,6 @@ class ExtractProgress:
         """Speed of this run."""
         return self.num_new / self.seconds if self.seconds > 0 else 0.0
 
-    @property
-    def remaining_seconds(self) -> float | None:
-        """Time to the end at this speed; None before there is a speed."""
-        if not self.videos_per_second:
-            return None
-        return (self.num_total - self.num_done - self.num_failed) / self.videos_per_second
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExtractReport:

@@ -535,7 +535,7 @@ def test_an_unknown_decoder_is_refused_with_the_known_ones():
 
 def test_decord_says_what_to_do_when_it_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "decord", None)
-    with pytest.raises(BackendError, match="install decord or pass `--decoder pyav`") as caught:
+    with pytest.raises(BackendError, match="install decord, or pass `--decoder pyav`") as caught:
         get_decoder("decord")
     assert "\n" not in str(caught.value)
     assert get_decoder("pyav").name == "pyav"

@@ -14,6 +14,7 @@ from pipeline.errors import I2STError, VideoError
 from pipeline.registry import find_builder, known_names
 
 __all__ = [
+    "DECODERS",
     "DEFAULT_DECODER",
     "MAX_PIXELS",
     "DecodedClip",

@@ -73,10 +73,6 @@ class DecodeChildren:
             self._idle.put(child)
         self._threads: ThreadPoolExecutor | None = None
 
-    def decoder_version(self) -> str:
-        """Versions that decide the pixels, for the fingerprint."""
-        return f"{self._decoder.name}: {self._decoder.version()}"
-
     def __enter__(self) -> "DecodeChildren":
         if self._children:
             self._threads = ThreadPoolExecutor(len(self._children), "i2st-decode")

@@ -71,7 +71,7 @@ def _import_decord() -> Any:
     except (ImportError, OSError) as error:  # OSError: a library it links is absent
         raise BackendError(
             f"decoder 'decord' cannot be imported ({error}); the package decord was needed; "
-            "install decord or pass `--decoder pyav`"
+            "install decord, or pass `--decoder pyav` and no `--check-decoder`"
         ) from error
     decord.logging.set_level(decord.logging.QUIET)
     return decord

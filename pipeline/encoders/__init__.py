@@ -15,8 +15,6 @@ from torch import Tensor
 
 from pipeline.registry import find_builder, known_names
 
-DEFAULT_ENCODER = "open_clip:ViT-B-16-quickgelu/openai"
-"""CLIP ViT-B/16 as OpenAI trained it, the backbone of the field's CLIP results."""
 ENTRY_POINTS = "i2st.encoders"
 
 
