@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.segmenters import MASK_SIDE
+from pipeline.segmenters import MASK_BYTES, MASK_SIDE
 
-PACKED_BYTES = MASK_SIDE * MASK_SIDE // 8
 # A cell that is covered by exactly one half must not count as covered through rounding of the sum.
 _ROUNDING = 1e-9
 
@@ -67,8 +66,8 @@ def pack_masks(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 def unpack_masks(bits: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Undo pack_masks: (..., 2048) bytes to (..., 128, 128) bool."""
-    if bits.shape[-1] != PACKED_BYTES:
-        raise ValueError(f"packed masks end in {bits.shape[-1]} bytes; needed {PACKED_BYTES}")
+    if bits.shape[-1] != MASK_BYTES:
+        raise ValueError(f"packed masks end in {bits.shape[-1]} bytes; needed {MASK_BYTES}")
     unpacked = np.unpackbits(bits, axis=-1).astype(np.bool_)
     return unpacked.reshape(*bits.shape[:-1], MASK_SIDE, MASK_SIDE)
 

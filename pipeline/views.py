@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.segmenters import MASK_SIDE
+
 GEOMETRIES = ("center_crop", "full_frame")
 DEFAULT_GEOMETRY = "center_crop"
-MASK_CELLS = 128
-"""Masks cover the full frame with 128 x 128 cells."""
 _CROP_CELLS = slice(8, 120)
 """224 of 256 pixels, centred: 16/256 of the frame is cut from each side, 8 of 128 cells."""
 
@@ -50,8 +50,8 @@ def square_view(
 
 def mask_window(geometry: str = DEFAULT_GEOMETRY) -> slice:
     """Cells of the 128 x 128 mask that the view covers, the same along both axes."""
-    _resized_side(MASK_CELLS, geometry)
-    return _CROP_CELLS if geometry == "center_crop" else slice(0, MASK_CELLS)
+    _resized_side(MASK_SIDE, geometry)
+    return _CROP_CELLS if geometry == "center_crop" else slice(0, MASK_SIDE)
 
 
 def _resized_side(image_size: int, geometry: str) -> tuple[int, int]:

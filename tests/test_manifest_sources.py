@@ -217,7 +217,7 @@ def test_manifest_from_table_refuses_links_and_pipes(tmp_path, kind):
         ("a.jsonl", "[" * 200_000, "line 1 is not plain JSON"),
         ("a.jsonl", "[1]", "line 1 is no JSON object"),
         ("a.jsonl", '{"path": "x", "path": "y"}', "a key occurs twice"),
-        ("a.jsonl", '{"path": NaN}', "NaN is no value"),
+        ("a.jsonl", '{"path": NaN}', "NaN is not JSON"),
         ("a.jsonl", '{"path": 1, "class": "a", "split": "test"}', "line 1: path is 1; text"),
     ],
 )

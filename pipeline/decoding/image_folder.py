@@ -13,8 +13,7 @@ from pipeline.clips import FrameChooser
 from pipeline.decoding.pictures import PictureReader, codec_options, refuse_large
 from pipeline.decoding.types import MAX_PIXELS, DecodedClip
 from pipeline.errors import VideoError
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+from pipeline.suffixes import IMAGE_SUFFIXES
 
 # The bytes decide, not the name: no other codec and no container ever sees the file.
 _CODEC_OF_HEAD = {b"\xff\xd8\xff": "mjpeg", b"\x89PNG\r\n\x1a\n": "png"}

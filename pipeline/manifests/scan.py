@@ -6,12 +6,7 @@ from pathlib import Path
 
 from pipeline.errors import ManifestError
 from pipeline.manifests.paths import check_inside, check_name
-
-VIDEO_SUFFIXES = frozenset(
-    {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv"}
-    | {".ts", ".webm", ".wmv"}
-)
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+from pipeline.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
 def resolve_root(root: Path, *, needed: str) -> Path:

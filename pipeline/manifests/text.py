@@ -1,13 +1,13 @@
 """Reading YAML and JSON lines that somebody else wrote: one clear line for each fault."""
 
 import difflib
-import json
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ManifestError
+from pipeline.strict_json import parse_strictly
 
 MAX_YAML_BYTES = 1_000_000
 MAX_TABLE_BYTES = 256_000_000
@@ -126,9 +126,9 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line, object_pairs_hook=_once, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as fault:
-            reason = "too deep" if isinstance(fault, RecursionError) else str(fault)[:120]
+            value = parse_strictly(line)
+        except ValueError as fault:
+            reason = str(fault)[:120]
             raise ManifestError(
                 f"{path} line {number} is not plain JSON ({reason!a}); correct it"
             ) from fault
@@ -137,16 +137,6 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 f'{path} line {number} is no JSON object; {{"path": ...}} is needed; correct it'
             )
         yield number, value
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError("a key occurs twice")
-    return dict(pairs)
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no value")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

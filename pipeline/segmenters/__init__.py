@@ -14,6 +14,8 @@ from pipeline.prompts import PromptSet
 from pipeline.registry import find_builder, known_names
 
 MASK_SIDE = 128
+"""Masks cover the full frame with 128 x 128 cells."""
+MASK_BYTES = MASK_SIDE * MASK_SIDE // 8
 NUM_SLOTS = 4
 """Slot 0 is the actor, slots 1..3 are objects."""
 
@@ -72,7 +74,7 @@ class Segmenter(Protocol):
 def no_masks(num_frames: int) -> Masks:
     """Masks of a clip in which nothing was found."""
     return Masks(
-        bits=np.zeros((num_frames, NUM_SLOTS, MASK_SIDE * MASK_SIDE // 8), np.uint8),
+        bits=np.zeros((num_frames, NUM_SLOTS, MASK_BYTES), np.uint8),
         found=np.zeros((num_frames, NUM_SLOTS), np.bool_),
         score=np.zeros((num_frames, NUM_SLOTS), np.float16),
     )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.masks import pack_masks
-from pipeline.segmenters import MASK_SIDE, NUM_SLOTS, ClipToSegment, Masks
+from pipeline.segmenters import MASK_SIDE, ClipToSegment, Masks, no_masks
 
 SEMI_AXIS_X = 0.20
 SEMI_AXIS_Y = 0.35
@@ -33,11 +33,11 @@ class CenterPrior:
         return [self._masks(len(clip.frame_indices)) for clip in clips]
 
     def _masks(self, num_frames: int) -> Masks:
-        bits = np.zeros((num_frames, NUM_SLOTS, MASK_SIDE * MASK_SIDE // 8), np.uint8)
-        bits[:, 0] = pack_masks(ellipse())
-        found = np.zeros((num_frames, NUM_SLOTS), np.bool_)
-        found[:, 0] = True
-        return Masks(bits=bits, found=found, score=found.astype(np.float16))
+        masks = no_masks(num_frames)
+        masks.bits[:, 0] = pack_masks(ellipse())
+        masks.found[:, 0] = True
+        masks.score[:, 0] = 1
+        return masks
 
 
 def ellipse() -> NDArray[np.bool_]:

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.segmenters import MASK_SIDE
+from pipeline.segmenters import MASK_BYTES
 from pipeline.shards.records import FeatureShape
 
-MASK_BYTES = MASK_SIDE * MASK_SIDE // 8
 MAX_ID_BYTES = 255
 
 Spec = tuple[tuple[int, ...], np.dtype]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from pipeline.errors import ShardError
 from pipeline.shards import FORMAT_VERSION
 from pipeline.shards.files import read_regular
+from pipeline.strict_json import parse_strictly
 
 MAX_BYTES = 1 << 30
 _SEAL = re.compile(rb'"sealed_sha256": "([0-9a-f]{64})"\n\}\n\Z')
@@ -82,8 +83,8 @@ def load_sealed(path: Path) -> dict[str, Any]:
 
 def _parse(data: bytes, path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        document = parse_strictly(data)
+    except ValueError as error:
         raise ShardError(
             f"{path} is not valid JSON ({str(error)[:80]}); an unchanged file was needed; "
             "restore it, or delete the folder and run `i2st extract` again"
@@ -91,17 +92,6 @@ def _parse(data: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise malformed(path, "the top level")
     return document
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return result
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def read_table(document: Mapping[str, Any], key: str, row_type: type[Row], path: Path) -> list[Row]:
