@@ -16,7 +16,7 @@ help:
 	@echo "make wheel      build the wheel, install it into a clean environment, run it there"
 	@echo "make clean      remove what these targets made"
 
-# README.md and the package lists decide what is installed; sources are used in place.
+# These three decide what is installed; sources are used in place.
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'

@@ -6,6 +6,7 @@ stdout; progress, notes and errors to stderr.
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,7 +59,7 @@ class FaultPrinter(TyperGroup):
         except I2STError as fault:
             if _debug:
                 raise
-            note(f"error: {' '.join(str(fault).split())}")
+            note(f"error: {printable(' '.join(str(fault).split()))}")
             raise typer.Exit(fault.exit_code) from None
         except KeyboardInterrupt:
             note("interrupted; finished work is kept, the same command goes on from there")
@@ -95,6 +96,7 @@ SplitFile = Annotated[
     Path | None, typer.Option(help="YAML with train, val and test classes, for --videos.")
 ]
 SplitSeed = Annotated[int, typer.Option(help="Draws the class splits of --videos.")]
+PromptMode = Annotated[str, typer.Option(help="nouns, raw_label or actor_only.")]
 Shards = Annotated[
     Path | None, typer.Option(help="Folder of shards.  [default: the newest in shards/]")
 ]
@@ -150,7 +152,15 @@ def show_table(rows: Sequence[Sequence[Any]], titles: Sequence[str]) -> None:
         table.add_column(title, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*("-" if value is None else printable(str(value)) for value in row))
-    Console(highlight=False).print(table)
+    # Into a file or a pipe every row stays on one line.
+    width = None if sys.stdout.isatty() else 200
+    Console(highlight=False, width=width).print(table)
+
+
+def failure_line(failure: Any) -> str:
+    """Say why a video was skipped."""
+    video_id, message = printable(failure.video_id), printable(failure.message)
+    return f"skipped {video_id}: {failure.reason}: {message}"
 
 
 Show = Callable[[int, int, str], None]
@@ -240,6 +250,7 @@ def extract(
     ] = "sam_clip",
     masks: Annotated[Path | None, typer.Option(help="Mask files, for precomputed.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="YAML of your own prompts.")] = None,
+    prompt_mode: PromptMode = "nouns",
     frames: Annotated[int, typer.Option(help="Frames stored per video.")] = 8,
     frame_rule: Annotated[str, typer.Option(help="How frames are chosen.")] = "segment_centres",
     decoder: Annotated[str, typer.Option(help="pyav or decord.")] = "pyav",
@@ -286,6 +297,7 @@ def extract(
         geometry=geometry,
         segmenter=segmenter,
         masks=masks,
+        prompt_mode=prompt_mode,
         frames=frames,
         frame_rule=frame_rule,
         decoder=decoder,
@@ -316,9 +328,9 @@ def extract(
             ),
         )
     for failure in report.failures:
-        note(
-            f"skipped {printable(failure.video_id)}: {failure.reason}: {printable(failure.message)}"
-        )
+        note(failure_line(failure))
+    if report.failures:
+        note("mend what was skipped, then run the same command with --retry-failed")
     if report.num_without_masks:
         note(f"{report.num_without_masks} train videos have no mask and so no mask supervision")
     values = {
@@ -344,7 +356,8 @@ def _note_missing(source: Any) -> None:
         some = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
         note(
             f"{len(missing)} of {total} classes have no video in {source.root} ({some}); going on "
-            f"with {len(source.videos)} videos of the others; `i2st manifest check` shows more"
+            f"with {len(source.videos)} videos of the others; `i2st manifest check "
+            f"{shlex.quote(str(source.root))} --dataset {source.manifest.name}` shows more"
         )
 
 
@@ -610,6 +623,8 @@ def info(
         return
     values["failures"] = len(index.failures)
     show_result({**values, "fingerprint": json.dumps(index.fingerprint)}, as_json=False)
+    for failure in index.failures:
+        typer.echo(failure_line(failure))
 
 
 @app.command()
@@ -626,7 +641,9 @@ def verify(
     else:
         for problem in problems:
             typer.echo(problem)
-        typer.echo(f"{path}: {f'{len(problems)} problems' if problems else 'every checksum holds'}")
+        typer.echo(
+            f"{path}: {f'problems: {len(problems)}' if problems else 'every checksum holds'}"
+        )
     if problems:
         raise typer.Exit(EXIT_REFUSED)
 
@@ -635,7 +652,7 @@ def verify(
 def prompts(
     dataset: Annotated[str, typer.Argument(help="A shipped dataset.")],
     table: Annotated[Path | None, typer.Option(help="YAML of your own prompts.")] = None,
-    mode: Annotated[str, typer.Option(help="nouns, raw_label or actor_only.")] = "nouns",
+    mode: PromptMode = "nouns",
     as_json: Json = False,
 ) -> None:
     """What the segmenter is asked to find for each class, and which source says so."""
@@ -687,7 +704,10 @@ def manifest_show(
         typer.echo(json.dumps(described))
         return
     classes = described.pop("classes")
-    shown = {key: value for key, value in described.items() if not isinstance(value, dict | list)}
+    for key in ("num_classes", "num_videos"):
+        counts = described[key] or {}
+        described[key] = ", ".join(f"{split} {number}" for split, number in counts.items())
+    shown = {k: v for k, v in described.items() if v != "" and not isinstance(v, dict | list)}
     show_result(shown, as_json=False)
     for split, names in classes.items():
         typer.echo(f"\n{split} ({len(names)}): {', '.join(names)}")
@@ -720,6 +740,9 @@ def manifest_check(
             f"{split.split}: {split.num_present} of {split.num_expected or '?'} videos, "
             f"{split.num_classes - missing} of {split.num_classes} classes"
         )
+    if missing_ids := report.missing_videos:
+        some = printable(", ".join(missing_ids[:4])) + (", ..." if len(missing_ids) > 4 else "")
+        typer.echo(f"missing of the list: {len(missing_ids)} videos ({some})")
     for extra in report.extra_folders:
         typer.echo(f"extra folder: {printable(extra)}")
     typer.echo(f"{report.root}: {'complete' if report.complete else 'incomplete'}")
@@ -735,6 +758,9 @@ def manifest_import(
         str | None, typer.Option(help="train, val or test.  [default: all, by download]")
     ] = None,
     edition: Edition = None,
+    videos: Annotated[
+        Path | None, typer.Option(help="Folder of the videos.  [default: that in --data-root]")
+    ] = None,
     data_root: DataRoot = Path("data"),
     as_json: Json = False,
 ) -> None:
@@ -743,8 +769,10 @@ def manifest_import(
     from pipeline.manifests.lists import import_list
 
     if source is not None and split is None:
-        raise ConfigError(f"--from {source} names one list; its split was needed; add --split")
-    destination = data_root / load_manifest(dataset, edition=edition).folder
+        raise ConfigError(
+            f"--from {source} is one list; its split was needed; add --split train, val or test"
+        )
+    destination = videos or data_root / load_manifest(dataset, edition=edition).folder
     done = [
         import_list(dataset, one, source, edition, destination=destination)
         for one in ([split] if split else SPLITS)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import ConfigError, ManifestError
-from pipeline.manifests import Manifest, Video, find_videos, load_manifest
+from pipeline.manifests import Manifest, Video, find_videos, known_manifests, load_manifest
 from pipeline.manifests.check import CheckReport, check_videos
 from pipeline.manifests.sources import manifest_from_folder, manifest_from_table
 
@@ -52,14 +52,23 @@ def open_dataset(
         The manifest and the videos that are there.
 
     Raises:
-        ConfigError: none or both of ``dataset`` and a source of one's own are given.
+        ConfigError: none or both of ``dataset`` and a source of one's own are given, or an
+            argument that belongs to the other.
         ManifestError: the videos cannot be found, or none is there.
     """
+    if table is not None and dataset:
+        raise ConfigError(f"both --dataset {dataset} and --table {table}; one was needed; drop one")
+    if split_file is not None and (dataset or table is not None):
+        raise ConfigError(
+            f"--split-file {split_file} beside a dataset or table, which has splits of its own; it "
+            "is for a folder of classes; drop it"
+        )
+    if edition is not None and not dataset:
+        raise ConfigError(f"--edition {edition} of no dataset; one was needed; add --dataset NAME")
     if table is not None:
-        if dataset:
-            raise ConfigError(f"both dataset {dataset!r} and table {table}; one was needed")
         manifest, listed = manifest_from_table(table, root=videos)
-        return _present(manifest, videos or table.parent, listed)
+        root = videos or table.parent
+        return _present(manifest, root, listed if _any_exists(root, listed) else [])
     if dataset:
         manifest = load_manifest(dataset, edition=edition)
         root = videos or data_root / manifest.folder
@@ -73,10 +82,15 @@ def open_dataset(
     return _present(manifest, videos, find_videos(manifest, videos))
 
 
+def _any_exists(root: Path, videos: list[Video]) -> bool:
+    return any((root / video.path).exists() for video in videos)
+
+
 def _present(manifest: Manifest, root: Path, videos: list[Video]) -> Dataset:
     if not videos:
+        layout = "a path of the table" if manifest.videos_sha256 else manifest.layout
         raise ManifestError(
-            f"{root} holds no video of {manifest.name}; {manifest.layout} was needed; "
+            f"{root} holds no video of {manifest.name}; {layout} was needed; "
             "put the videos there, or name their folder with --videos"
         )
     return Dataset(manifest=manifest, root=root, videos=tuple(videos))
@@ -97,10 +111,16 @@ def check_dataset(
         Counts per split and class, and what is missing or extra.
 
     Raises:
+        ConfigError: no dataset is given and the folder's name is none.
         ManifestError: dataset, table or folder is absent or malformed.
     """
     if table is not None:
         manifest, videos = manifest_from_table(table, root=folder)
         return check_videos(manifest, folder, videos)
     name = dataset or folder.resolve().name
+    if dataset is None and name not in known_manifests():
+        raise ConfigError(
+            f"folder {name!a} is not named like a dataset; its dataset was needed; pass --dataset "
+            f"with one of {', '.join(known_manifests())}, or --table FILE"
+        )
     return check_videos(load_manifest(name, edition=edition), folder)

@@ -131,7 +131,8 @@ def test_import_list_refuses_a_download_that_differs(split_lists, tmp_path, serv
 def test_import_list_tells_to_download_by_hand_when_it_cannot(tmp_path, server, monkeypatch):
     base_url, folder = server
     by_hand = (
-        "download it by hand and run `i2st manifest import ssv2-small --split val --from FILE`"
+        "download it by hand and run `i2st manifest import ssv2-small --split val --from FILE "
+        f"--videos {tmp_path}`"
     )
     with pytest.raises(ManifestError, match=rf"cannot be fetched \(.*\); {by_hand}") as fault:
         import_list("ssv2-small", "val", None, destination=tmp_path, base_url=base_url)
@@ -152,7 +153,7 @@ def test_hints_of_import_are_commands_that_work(split_lists, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ManifestError) as absent:
         find_videos(load_manifest("ssv2-small"), tmp_path)
-    assert "`i2st manifest import ssv2-small`" in str(absent.value)
+    assert f"`i2st manifest import ssv2-small --videos {tmp_path}`" in str(absent.value)
     with pytest.raises(ManifestError) as refused:
         import_list("ssv2-small", "val", Path(__file__), destination=tmp_path)
     command = str(refused.value).split("`")[1].split()[1:]
@@ -160,7 +161,7 @@ def test_hints_of_import_are_commands_that_work(split_lists, tmp_path, monkeypat
     command[command.index("FILE")] = list_file
     result = CliRunner().invoke(cli.app, command)
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "data" / "ssv2-small" / "lists" / "ssv2-small-val.tsv").is_file()
+    assert (tmp_path / "lists" / "ssv2-small-val.tsv").is_file()
 
 
 def test_recorded_sha256_are_those_of_the_published_files(split_lists):
@@ -204,7 +205,7 @@ def import_all(split_lists: Path, name: str, root: Path) -> None:
 
 
 def test_find_videos_asks_for_the_import_and_the_hint_names_the_dataset(tmp_path):
-    hint = "run `i2st manifest import kinetics100-hyrsm`"
+    hint = f"run `i2st manifest import kinetics100-hyrsm --videos {tmp_path}`"
     with pytest.raises(ManifestError, match=rf"kinetics100-hyrsm-train.tsv is absent; .*; {hint}"):
         find_videos(load_manifest("kinetics100-hyrsm"), tmp_path)
 

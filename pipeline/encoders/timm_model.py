@@ -83,7 +83,7 @@ def _timm() -> Any:
     except ImportError as error:
         raise BackendError(
             "the package timm is absent; needed by --encoder timm:NAME; "
-            "install it with `pip install 'i2st[timm]'`"
+            "install it with `pip install timm`"
         ) from error
     return timm
 

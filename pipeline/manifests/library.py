@@ -50,5 +50,5 @@ def _unknown(name: str) -> ManifestError:
     known = known_manifests()
     return ManifestError(
         f"unknown dataset {name!a:.80}{did_you_mean(name, known)}; known: {', '.join(known)}; "
-        "pass one of these, or a folder with one sub-folder per class"
+        "pass one of these; videos of your own need none: `i2st extract --videos DIR`"
     )

@@ -8,7 +8,9 @@ Each becomes ``class<TAB>video id``.
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -69,11 +71,11 @@ def import_list(
 
     Raises:
         ManifestError: the dataset has no such list, the list cannot be read or fetched, or its
-            content differs from what was recorded; nothing is stored then.
+            content differs from what was recorded, or it cannot be written; nothing is stored then.
     """
     manifest = load_manifest(name, edition=edition)
     record = _record(manifest, split)
-    by_hand = f"i2st manifest import {manifest.name} --split {split} --from FILE"
+    by_hand = _import_command(manifest, destination, f" --split {split} --from FILE")
     content, origin = fetch_list(record, source, by_hand=by_hand, base_url=base_url)
     rows = normalise_list(content.decode("utf-8", "replace").splitlines(), split, manifest)
     table = "".join(f"{class_name}\t{video_id}\n" for class_name, video_id in rows)
@@ -144,7 +146,7 @@ def read_imported(manifest: Manifest, root: Path) -> dict[str, tuple[str, str]]:
     chosen = {}
     for split, record in manifest.sources.items():
         path = list_path(manifest, split, root)
-        hint = f"run `i2st manifest import {manifest.name}`"
+        hint = f"run `{_import_command(manifest, root)}`"
         if not path.is_file():
             raise ManifestError(
                 f"{path} is absent; {manifest.name} takes only the {record.lines} {split} videos "
@@ -159,6 +161,10 @@ def read_imported(manifest: Manifest, root: Path) -> dict[str, tuple[str, str]]:
             class_name, video_id = line.split("\t")
             chosen[video_id] = (class_name, split)
     return chosen
+
+
+def _import_command(manifest: Manifest, root: Path, options: str = "") -> str:
+    return f"i2st manifest import {manifest.name}{options} --videos {shlex.quote(str(root))}"
 
 
 def _parse(line: str, by_spelling: Mapping[str, str], labels: tuple[str, ...]) -> tuple[str, str]:
@@ -186,13 +192,18 @@ def _record(manifest: Manifest, split: str) -> ListSource:
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except OSError as fault:
+        with suppress(OSError):
+            temporary.unlink()
+        raise ManifestError(
+            f"cannot write {path} ({fault.strerror}); a writable folder is needed; "
+            "pass another with --videos"
+        ) from fault
