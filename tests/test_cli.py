@@ -1,0 +1,449 @@
+"""The commands of stage one as a user types them: flags, output, exit codes, and hints that run."""
+
+import csv
+import dataclasses
+import inspect
+import json
+import re
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import cli
+from pipeline.errors import ConfigError, ResourceError
+from pipeline.extraction_plan import ExtractConfig
+from pipeline.extraction_report import ExtractReport
+
+CLASSES = ("clap", "jump", "wave")
+NUM_FRAMES = 4
+QUICK = ["--encoder", "efficientnet-lite0", "--frames", "2"]
+PLAIN = [*QUICK, "--segmenter", "none"]
+
+# Names are promises to users: change one only together with CHANGELOG.md.
+FLAGS = {
+    "": "--debug --version",
+    "extract": (
+        "--dataset --videos --table --data-root --edition --split-file --split-seed --out "
+        "--encoder --weights --grid --geometry --segmenter --masks --prompts --prompt-mode "
+        "--frames --frame-rule --decoder --check-decoder --min-decoded-ratio --decode-timeout "
+        "--workers --batch-frames --shard-videos --limit --retry-failed --device --json"
+    ),
+    "info": "--json",
+    "verify": "--json",
+    "prompts": "--table --mode --json",
+    "manifest": "",
+    "manifest list": "--json",
+    "manifest show": "--edition --json",
+    "manifest check": "--dataset --table --edition --json",
+    "manifest import": "--from --split --edition --videos --data-root --json",
+}
+INFO_KEYS = {"digest", "videos", "failures", "format_version", "fingerprint"}
+
+
+def run(*words):
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+def fails(code, *words):
+    """Run a command that must fail in one line, and return that line."""
+    result = run(*words)
+    assert result.exit_code == code, result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert lines == result.stderr.splitlines()[-1:], result.stderr
+    return lines[0]
+
+
+def works(*words):
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def result_of(*words):
+    return json.loads(works(*words, "--json").stdout)
+
+
+def make_clip(folder, number=0):
+    """A clip as a folder of frames, each a gradient of its own."""
+    folder.mkdir(parents=True)
+    ramp = np.arange(48, dtype=np.uint8)
+    for frame in range(NUM_FRAMES):
+        picture = np.stack([ramp * 4 + frame, ramp * 2, ramp + 9 * number])
+        Image.fromarray(np.tile(picture.T[None], (32, 1, 1))).save(folder / f"{frame}.png")
+
+
+def make_clips(folder):
+    for name in CLASSES:
+        for number in range(2):
+            make_clip(folder / name / f"clip_{number}", number)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder with three classes of clips in ``mine`` and in HMDB51's layout."""
+    monkeypatch.chdir(tmp_path)
+    make_clips(tmp_path / "mine")
+    for name in ("clap", "golf", "pour"):
+        make_clip(tmp_path / "data" / "hmdb51" / name / f"film_{name}_f_cm_np1_fr_goo_0")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory):
+    """Shards of six clips and one failure; tests that change them copy them."""
+    root = tmp_path_factory.mktemp("extracted")
+    make_clips(root / "mine")
+    (root / "mine" / "clap" / "broken.avi").write_bytes(b"no video")
+    words = ["extract", "--videos", root / "mine", "--out", root / "shards", *PLAIN]
+    result = run(*words, "--shard-videos", "4", "--json")
+    assert result.exit_code == 3, result.output
+    return root
+
+
+def commands(command, name=""):
+    """Every command by the words that call it."""
+    yield name, command
+    for word, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, f"{name} {word}".strip())
+
+
+def test_flags_of_stage_one_are_frozen():
+    found = dict(commands(get_command(cli.app)))
+    for name, flags in FLAGS.items():
+        options = [p.opts[0] for p in found[name].params if p.param_type_name == "option"]
+        hidden = {"--install-completion", "--show-completion", "--help"}
+        assert sorted(set(options) - hidden) == sorted(flags.split()), name
+
+
+def test_defaults_on_the_command_line_are_those_of_the_config():
+    renamed = {"decode_timeout": "decode_timeout_seconds"}
+    fields = {field.name: field.default for field in dataclasses.fields(ExtractConfig)}
+    compared = set()
+    for name, parameter in inspect.signature(cli.extract).parameters.items():
+        field = renamed.get(name, name)
+        if field in fields and fields[field] is not dataclasses.MISSING:
+            assert parameter.default == fields[field], name
+            compared.add(field)
+    unreachable = {"decode_children", "max_pixels"}
+    needed = {name for name, default in fields.items() if default is not dataclasses.MISSING}
+    assert needed - compared == unreachable
+
+
+def test_extract_prints_settings_on_stderr_and_one_result_on_stdout(here):
+    result = works("extract", "--videos", "mine", *PLAIN, "--json")
+    values = json.loads(result.stdout)
+    assert values["out"] == "shards/mine"
+    assert (values["videos"], values["new"], values["failures"]) == (6, 6, 0)
+    assert "encoder=efficientnet-lite0" in result.stderr
+    assert "min_decoded_ratio=0.95" in result.stderr
+    again = result_of("extract", "--videos", "mine", *PLAIN)
+    assert (again["new"], again["digest"]) == (0, values["digest"])
+    assert values["digest"] in works("info", "shards/mine").stdout
+
+
+def test_extract_limit_takes_classes_in_turn(here):
+    works("extract", "--videos", "mine", *PLAIN, "--limit", "3")
+    index = (here / "shards" / "mine" / "index.json").read_text()
+    assert [f'"{name}/clip_0"' in index for name in CLASSES] == [True] * 3
+    assert "clip_1" not in index
+
+
+def table(folder, *, absent=False):
+    """A table of the clips of ``mine``, by paths below it."""
+    path = folder / "clips.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "class", "split", "group"))
+        for name, split in zip(CLASSES, ("train", "val", "test"), strict=True):
+            for number in range(2):
+                writer.writerow((f"{name}/clip_{number}", name, split, f"film{number}"))
+        if absent:
+            writer.writerow(("clap/gone", "clap", "train", "film9"))
+    return path
+
+
+def test_extract_takes_a_table_and_a_split_file(here):
+    from pipeline.shards.index import ShardIndex
+
+    works("extract", "--table", table(here), "--videos", "mine", *PLAIN, "--out", "a")
+    (here / "split.yaml").write_text("train: [clap]\nval: [jump]\ntest: [wave]\n")
+    works("extract", "--videos", "mine", "--split-file", "split.yaml", *PLAIN, "--out", "b")
+    one, other = (ShardIndex.load(here / name) for name in "ab")
+    assert [v.group for v in one.videos] == ["film0", "film1"] * 3
+    splits = [("clap", "train"), ("jump", "val"), ("wave", "test")]
+    assert sorted({(v.class_name, v.split) for v in one.videos}) == splits
+    assert sorted({(v.class_name, v.split) for v in other.videos}) == splits
+
+
+def test_extract_of_a_table_skips_what_is_absent_and_refuses_when_all_is(here):
+    path = table(here, absent=True)
+    result = run("extract", "--table", path, "--videos", "mine", *PLAIN)
+    assert result.exit_code == 3
+    assert "skipped clap/gone: missing: " in result.stderr
+    line = fails(2, "extract", "--table", path, *PLAIN, "--out", "other")
+    assert "name their folder with --videos" in line
+    assert not (here / "other").exists()
+
+
+def test_extract_check_decoder_compares_with_decord(here):
+    pytest.importorskip("decord")
+    works("extract", "--videos", "mine", *PLAIN, "--check-decoder", "2")
+
+
+def test_a_skipped_video_gives_3_and_is_tried_again_when_asked(here):
+    broken = here / "mine" / "jump" / "clip_2"
+    broken.mkdir()
+    (broken / "0.png").write_bytes(b"no picture")
+    words = ["extract", "--videos", "mine", *PLAIN]
+    first = run(*words)
+    assert first.exit_code == 3
+    assert "skipped jump/clip_2: undecodable: " in first.stderr
+    shutil.rmtree(broken)
+    make_clip(broken)
+    assert run(*words).exit_code == 3
+    assert "with --retry-failed" in first.stderr
+    assert result_of(*words, "--retry-failed")["videos"] == 7
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--geometry", "round"], "'round'; known: center_crop, full_frame"),
+        (["--device", "gpu"], "'gpu' .*; needed: .*; pass --device auto"),
+        (["--decoder", "vlc"], "'vlc'; known: decord, pyav"),
+        (["--frame-rule", "all"], "'all'; known: segment_centres"),
+        (["--segmenter", "seem"], "'seem'; known: .*precomputed"),
+        (["--segmenter", "center_prior", "--prompt-mode", "all"], "'all'; known: nouns"),
+        (["--encoder", "resnet"], "'resnet'; known: efficientnet-lite0"),
+        (["--encoder", "efficientnet-lite0", "--grid", "5"], "grid 5 .*one of 1, 7"),
+        (["--weights", "gone.pth"], "gone.pth is absent; needed: .*; check the path"),
+        (["--limit", "0"], "limit=0 .*at least 1"),
+        (["--min-decoded-ratio", "2"], "=2.0 .*must lie in 0..1; pass e.g. 0.95"),
+        (["--decode-timeout", "0"], "=0.0 .*above 0; pass e.g. 60"),
+        (["--prompts", "gone.yaml"], "gone.yaml cannot be read .*; pass another path"),
+        (["--split-file", "gone.yaml"], "gone.yaml cannot be read .*; pass another path"),
+        (["--edition", "cmn"], "cmn of no dataset; .*; add --dataset NAME"),
+        (["--segmenter", "precomputed"], "got no folder; .*; give `--masks DIR`"),
+        (["--segmenter", "precomputed", "--masks", "gone"], "gone is absent; .*`--masks DIR`"),
+    ],
+)
+def test_a_setting_that_is_not_allowed_is_refused_in_one_line(here, flags, message):
+    line = fails(2, "extract", "--videos", "mine", *PLAIN, *flags)
+    assert re.search(message, line), line
+    assert not (here / "shards" / "mine" / "index.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "pass --dataset NAME .*--videos DIR .*--table FILE"),
+        (["--dataset", "hmdb15"], r"did you mean 'hmdb51'\?.*`i2st extract --videos DIR`"),
+        (["--dataset", "ucf101"], "data/ucf101' is absent; .*; put the videos there or pass"),
+        (["--dataset", "hmdb51", "--table", "a.csv"], "hmdb51 and --table a.csv; .*; drop one"),
+        (["--dataset", "hmdb51", "--split-file", "a"], "--split-file a .*; drop it"),
+        (["--videos", "mine/clap"], "clips of 0 classes; .* so 3; add folders"),
+        (["--videos", "gone"], "'gone' is absent; <class>/<clip> is needed"),
+    ],
+)
+def test_videos_that_are_not_there_are_refused_in_one_line(here, words, message):
+    assert re.search(message, fails(2, "extract", *words, *PLAIN))
+
+
+def test_without_weights_each_way_out_that_is_named_works(here, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *names: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    words = ["extract", "--dataset", "hmdb51", "--frames", "2"]
+    no_clip = fails(2, *words)
+    assert "--encoder efficientnet-lite0" in no_clip
+    assert "--encoder open_clip:ViT-B-16-quickgelu/FILE" in no_clip
+    no_sam = fails(2, *words, "--encoder", "efficientnet-lite0")
+    assert "`--segmenter precomputed --masks DIR`" in no_sam
+    assert "`--segmenter none`" in no_sam
+    masks = here / "masks" / "clap" / "film_clap_f_cm_np1_fr_goo_0.npz"
+    masks.parent.mkdir(parents=True)
+    bits = np.packbits(np.ones((NUM_FRAMES, 32 * 48), bool), axis=1)
+    np.savez(masks, bits=bits, height=32, width=48)
+    given = ["--segmenter", "precomputed", "--masks", "masks"]
+    works(*words, "--encoder", "efficientnet-lite0", *given)
+    assert result_of("info", "shards/hmdb51")["masks"] is True
+    works(*words, "--encoder", "efficientnet-lite0", "--segmenter", "none", "--out", "other")
+
+
+def test_note_about_missing_classes_names_a_check_that_runs(here):
+    result = works("extract", "--dataset", "hmdb51", *PLAIN)
+    note = next(line for line in result.stderr.splitlines() if "have no video" in line)
+    assert note.startswith("48 of 51 classes have no video in data/hmdb51 (")
+    (hint,) = re.findall("`i2st (.*?)`", note)
+    checked = result_of(*shlex.split(hint))
+    assert (checked["num_present"], checked["complete"]) == (3, False)
+
+
+def test_other_settings_in_a_folder_are_refused_and_another_folder_works(here):
+    words = ["extract", "--videos", "mine", *PLAIN]
+    works(*words)
+    line = fails(2, *words, "--frames", "3")
+    assert "frames.count 2 there and 3 here" in line
+    assert "pass another --out" in line
+    works(*words, "--frames", "3", "--out", "other")
+
+
+def test_info_has_the_promised_keys_and_tells_why_videos_failed(extracted):
+    values = result_of("info", extracted / "shards")
+    assert set(values) >= INFO_KEYS
+    assert (values["videos"], values["format_version"]) == (6, 1)
+    (failure,) = values["failures"]
+    assert (failure["video_id"], failure["reason"]) == ("clap/broken", "undecodable")
+    assert values["fingerprint"]["encoder"]["name"] == "efficientnet-lite0"
+    text = works("info", extracted / "shards").stdout
+    assert re.search(r"failures +1\n", text)
+    assert "skipped clap/broken: undecodable: " in text
+
+
+def test_info_and_verify_refuse_a_folder_without_shards_with_4(tmp_path):
+    assert "index.json is absent" in fails(4, "info", tmp_path)
+    result = run("verify", tmp_path)
+    assert result.exit_code == 4
+    assert "index.json is absent" in result.stdout
+
+
+def test_verify_finds_one_changed_byte_and_its_hint_mends_it(extracted, tmp_path):
+    shards = tmp_path / "shards"
+    shutil.copytree(extracted / "shards", shards)
+    assert result_of("verify", shards) == {"path": str(shards), "problems": []}
+    digest = result_of("info", shards)["digest"]
+    damaged = shards / "shard-00001.h5"
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    result = run("verify", shards, "--json")
+    assert result.exit_code == 4
+    (problem,) = json.loads(result.stdout)["problems"]
+    assert problem.startswith(str(damaged))
+    assert problem.endswith("delete it and run `i2st extract` again")
+    damaged.unlink()
+    assert run("verify", shards).exit_code == 4
+    again = run("extract", "--videos", extracted / "mine", "--out", shards, *PLAIN)
+    assert again.exit_code == 3
+    works("verify", shards)
+    assert result_of("info", shards)["digest"] == digest
+
+
+def report(**changes):
+    values = {
+        "num_videos": 2,
+        "num_done": 1,
+        "num_new": 1,
+        "num_without_masks": 0,
+        "failures": (),
+        "digest": None,
+        "signal_number": None,
+        "seconds": 1.0,
+    }
+    return ExtractReport(**{**values, **changes})
+
+
+@pytest.mark.parametrize(("signal_number", "code"), [(2, 130), (15, 143)])
+def test_a_signal_shows_in_the_exit_code(here, monkeypatch, signal_number, code):
+    stopped = report(signal_number=signal_number)
+    monkeypatch.setattr("pipeline.extract.extract", lambda *given, **options: stopped)
+    result = run("extract", "--videos", "mine", *PLAIN)
+    assert result.exit_code == code
+    assert "the same command goes on from there" in result.stderr
+
+
+def raise_fault(fault):
+    def refuse(*given, **options):
+        raise fault
+
+    return refuse
+
+
+def test_a_full_disk_gives_5(here, monkeypatch):
+    monkeypatch.setattr("pipeline.extract.extract", raise_fault(ResourceError("no room")))
+    assert fails(5, "extract", "--videos", "mine", *PLAIN) == "error: no room"
+
+
+def test_a_fault_is_printed_without_what_a_terminal_would_obey(here, monkeypatch):
+    fault = ConfigError("bad \x1b[31mname\n; needed: a good one")
+    monkeypatch.setattr("pipeline.extract.extract", raise_fault(fault))
+    line = fails(2, "extract", "--videos", "mine", *PLAIN)
+    assert line == r"error: bad \x1b[31mname ; needed: a good one"
+
+
+def test_debug_keeps_the_traceback():
+    result = run("--debug", "extract")
+    assert isinstance(result.exception, ConfigError)
+
+
+def test_a_flag_that_does_not_exist_gives_2():
+    assert run("extract", "--epochs", "3").exit_code == 2
+    assert run("unpack").exit_code == 2
+
+
+def test_manifest_list_and_show_tell_sizes_and_sources():
+    rows = {row["name"]: row for row in result_of("manifest", "list")}
+    assert rows["hmdb51"]["num_videos"] == {"train": 4280, "val": 1194, "test": 1292}
+    assert all(name in works("manifest", "list").stdout for name in rows)
+    shown = result_of("manifest", "show", "kinetics100", "--edition", "hyrsm")
+    assert shown["name"] == "kinetics100-hyrsm"
+    text = works("manifest", "show", "ssv2-small").stdout
+    assert "num_videos     train 6400, val 1200, test 2400" in text
+    assert re.search(r"train list: https://\S+\n  sha256 [0-9a-f]{64}", text)
+    assert "did you mean 'ucf101'?" in fails(2, "manifest", "show", "ucf10")
+
+
+def test_manifest_check_tells_what_is_there_missing_and_extra(here):
+    make_clip(here / "data" / "hmdb51" / "sleeping" / "a")
+    checked = result_of("manifest", "check", "data/hmdb51")
+    classes = {one["class_name"]: one for one in checked["classes"]}
+    assert (classes["golf"]["num_present"], classes["golf"]["num_missing"]) == (1, 104)
+    assert (classes["chew"]["num_present"], classes["chew"]["num_missing"]) == (0, 109)
+    assert checked["extra_folders"] == ["sleeping"]
+    text = works("manifest", "check", "data/hmdb51").stdout
+    assert "train: 1 of 4280 videos, 1 of 31 classes" in text
+    assert "extra folder: sleeping" in text
+    assert text.endswith("data/hmdb51: incomplete\n")
+
+
+def test_manifest_check_asks_which_dataset_a_folder_is(here):
+    line = fails(2, "manifest", "check", "mine")
+    assert "pass --dataset with one of " in line
+    assert "--table FILE" in line
+    works("manifest", "check", "mine", "--dataset", "hmdb51")
+    checked = result_of("manifest", "check", "mine", "--table", table(here, absent=True))
+    assert checked["missing_videos"] == ["clap/gone"]
+    assert "absent" in fails(2, "manifest", "check", "gone", "--dataset", "hmdb51")
+
+
+def test_manifest_import_reads_a_file_beside_videos_that_lie_elsewhere(split_lists, here):
+    source = split_lists / "original" / "ssv2_small_val.hyrsm.txt"
+    words = ["manifest", "import", "ssv2-small", "--from", source, "--videos", "far/away"]
+    assert "add --split train, val or test" in fails(2, *words)
+    (done,) = result_of(*words, "--split", "val")
+    assert (done["num_videos"], done["path"]) == (1200, "far/away/lists/ssv2-small-val.tsv")
+    refused = fails(2, *words, "--split", "train")
+    assert re.search(r"has 1200 lines and sha256 \w+; .* 6400 lines .*; download https://", refused)
+    (here / "file").write_text("")
+    blocked = fails(2, *words, "--split", "val", "--videos", "file")
+    assert "cannot write file/lists/" in blocked
+    line = fails(2, "manifest", "check", "far/away", "--dataset", "ssv2-small")
+    assert "run `i2st manifest import ssv2-small --videos far/away`" in line
+    assert "run `i2st extract`" in fails(2, "manifest", "import", "hmdb51")
+
+
+def test_prompts_tell_their_source(here):
+    sets = {one["key"]: one for one in result_of("prompts", "hmdb51")}
+    assert len(sets) == 51
+    assert sets["golf"]["source"] == "table"
+    (here / "own.yaml").write_text("golf: [flag]\n")
+    own = {one["key"]: one for one in result_of("prompts", "hmdb51", "--table", "own.yaml")}
+    assert (own["golf"]["objects"], own["golf"]["source"]) == (["flag"], "yaml")
+    text = works("prompts", "hmdb51", "--table", "own.yaml").stdout
+    assert re.search(r"golf +person +flag +yaml", text)
+    assert "known: nouns, raw_label" in fails(2, "prompts", "hmdb51", "--mode", "all")
