@@ -100,7 +100,7 @@ PromptMode = Annotated[str, typer.Option(help="nouns, raw_label or actor_only.")
 Shards = Annotated[
     Path | None, typer.Option(help="Folder of shards.  [default: the newest in shards/]")
 ]
-Seed = Annotated[int, typer.Option(help="Decides every draw.")]
+Seed = Annotated[int, typer.Option(min=0, help="Decides every draw.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Threads = Annotated[
     int, typer.Option(min=1, help="CPU threads; another number may change the last bits.")
@@ -252,7 +252,9 @@ def extract(
     prompts: Annotated[Path | None, typer.Option(help="YAML of your own prompts.")] = None,
     prompt_mode: PromptMode = "nouns",
     frames: Annotated[int, typer.Option(help="Frames stored per video.")] = 8,
-    frame_rule: Annotated[str, typer.Option(help="How frames are chosen.")] = "segment_centres",
+    frame_rule: Annotated[
+        str, typer.Option(help="segment_centres or uniform_endpoints.")
+    ] = "segment_centres",
     decoder: Annotated[str, typer.Option(help="pyav or decord.")] = "pyav",
     check_decoder: Annotated[
         int, typer.Option(help="Compare this many videos with the other decoder first.")
@@ -423,7 +425,8 @@ def train(
     _use_threads(threads)
     store = FeatureStore(_open_shards(folder), num_frames=config.frames)
     run = run or new_run_folder(Path("runs"), store.index.dataset_name, today=date.today())
-    show_settings(asdict(config))
+    note(f"run: {run}")
+    show_settings({**asdict(config), "threads": threads})
     with progress("steps") as show:
 
         def tell(p: Any) -> None:
@@ -438,7 +441,7 @@ def train(
         "steps": report.num_steps,
         "selected": report.selected,
         "step": report.step,
-        "val_accuracy": report.val_accuracy,
+        "val_accuracy": None if report.val_accuracy is None else round(report.val_accuracy, 2),
         "train_classes": len(report.train_classes),
         "seconds": round(report.seconds, 1),
     }
@@ -529,7 +532,7 @@ def evaluate(
         note(f"run: {run}")
     folder = shards or find_newest_shards(Path("shards"))
     note(f"shards: {folder}")
-    show_settings(asdict(config))
+    show_settings({"method": method, **asdict(config), "frames": frames, "threads": threads})
     _use_threads(threads)
     store = FeatureStore(_open_shards(folder), num_frames=frames)
     ready, checkpoint = load_method(method, store, shards=folder, run=run, device=device)
