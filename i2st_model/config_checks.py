@@ -1,7 +1,9 @@
 """Checks of a config's fields: types and choices from the annotations, ranges from a table."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields
+from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from pipeline.errors import ConfigError
@@ -31,37 +33,55 @@ RANGES: dict[str, tuple[float, float]] = {
 memory; 3 pairs is what the switch was specified for."""
 
 
-def check_fields(config: Any) -> None:
-    """Check each field of a dataclass instance against its annotation and `RANGES`.
+KINDS = {bool: "truth value", int: "whole number", float: "number", str: "text"}
+
+
+def check_fields(config: Any, ranges: Mapping[str, tuple[float, float]] = RANGES) -> None:
+    """Check each field of a dataclass instance against its annotation and its range.
 
     Args:
-        config: an instance whose annotations are ``bool``, ``int``, ``float`` or ``Literal``.
+        config: an instance whose annotations are ``bool``, ``int``, ``float``, ``str`` or
+            ``Literal``, with or without ``| None``; fields of other types are left alone.
+        ranges: least and largest value by field name.
 
     Raises:
         ConfigError: a value is of another type, no choice of the field, or out of range.
     """
     for field in fields(config):
-        value = getattr(config, field.name)
-        if get_origin(field.type) is Literal:
-            _check_choice(field.name, value, get_args(field.type))
-        else:
-            _check_type(field.name, value, field.type)
-        if field.name in RANGES:
-            _check_range(field.name, value, *RANGES[field.name])
+        value, wanted = getattr(config, field.name), required_type(field.type)
+        if value is None and wanted is not field.type:
+            continue
+        if get_origin(wanted) is Literal:
+            _check_choice(field.name, value, get_args(wanted))
+        elif wanted in (bool, int, float, str):
+            _check_type(field.name, value, wanted)
+        if field.name in ranges:
+            _check_range(field.name, value, *ranges[field.name])
+
+
+def required_type(annotation: Any) -> Any:
+    """Return what an annotation asks for where the value is not None: of ``int | None``, int."""
+    if get_origin(annotation) is not UnionType:
+        return annotation
+    (wanted,) = (one for one in get_args(annotation) if one is not NoneType)
+    return wanted
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ConfigError(f"{name}={value!r} is unknown; one of {', '.join(choices)} is needed")
+        known = ", ".join(choices)
+        raise ConfigError(f"{name}={value!r} is unknown; one of {known} is needed; pass it")
 
 
 def _check_type(name: str, value: Any, wanted: Any) -> None:
     # bool is an int to Python, but true frames or channels would be nobody's intention.
     allowed = (int, float) if wanted is float else (wanted,)
     if not isinstance(value, allowed) or (isinstance(value, bool) and wanted is not bool):
-        raise ConfigError(f"{name}={value!r} is no {wanted.__name__}; pass one")
+        kind = KINDS[wanted]
+        raise ConfigError(f"{name}={value!r} is no {kind}; {kind} was needed; pass one")
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if math.isnan(value) or not low <= value <= high:
-        raise ConfigError(f"{name}={value} is out of range; {low:g} to {high:g} is needed")
+        allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
+        raise ConfigError(f"{name}={value} is out of range; {allowed} is needed; pass such a value")

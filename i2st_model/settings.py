@@ -5,11 +5,12 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_origin
 
 import yaml
 
 from i2st_model.config import NetworkConfig
+from i2st_model.config_checks import required_type
 from i2st_model.runs import read_config
 from i2st_model.training_config import TrainConfig, train_config
 from pipeline.errors import CheckpointError, ConfigError
@@ -68,35 +69,45 @@ def change_config(
     Raises:
         ConfigError: a word is malformed, or its name or value is not allowed.
     """
-    train_names = {field.name for field in fields(TrainConfig)} - {"network"}
-    network_names = {field.name for field in fields(NetworkConfig)} - set(DECIDED_ELSEWHERE)
+    train_types = _types(TrainConfig, without=("network",))
+    network_types = _types(NetworkConfig, without=DECIDED_ELSEWHERE)
     train, network = dict(flags), dict(config.network)
     for word in words:
-        name, value = _parse(word)
-        if name in train_names:
-            train[name] = value
-        elif name in network_names:
-            network[name] = value
+        name, _, text = word.partition("=")
+        if name in train_types:
+            train[name] = _value(word, text, train_types[name])
+        elif name in network_types:
+            network[name] = _value(word, text, network_types[name])
         else:
-            near = get_close_matches(name, sorted(train_names | network_names), n=1)
+            near = get_close_matches(name, sorted({*train_types, *network_types}), n=1)
             hint = f"did you mean {near[0]!r}?" if near else "docs/method.md lists them"
-            raise ConfigError(f"unknown setting {name!r}; a train or network setting; {hint}")
-    try:
-        return replace(config, **train, network=network)
-    except TypeError as error:
-        raise ConfigError(f"{' '.join(words)}: {error}; values of the field's type") from None
+            raise ConfigError(
+                f"unknown setting {name!r}; a train or network setting was needed; {hint}"
+            )
+    return replace(config, **train, network=network)
 
 
-def _parse(word: str) -> tuple[str, Any]:
-    name, equals, text = word.partition("=")
+def _types(config: type, *, without: Sequence[str]) -> dict[str, Any]:
+    return {
+        field.name: required_type(field.type)
+        for field in fields(config)
+        if field.name not in without
+    }
+
+
+def _value(word: str, text: str, wanted: Any) -> Any:
+    if "=" in word and (wanted is str or get_origin(wanted) is Literal):
+        return text.strip()  # YAML would read off as false
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        value = None
-    if not equals or not name or isinstance(value, dict):
-        raise ConfigError(f"setting {word!r} cannot be read; name=value was needed, e.g. beta=0.5")
+        value = {}
+    if "=" not in word or isinstance(value, dict):
+        raise ConfigError(
+            f"setting {word!r} cannot be read; name=value was needed; write e.g. beta=0.5"
+        )
     # YAML reads 1e-3 as a word, for want of a dot.
     if isinstance(value, str):
         with suppress(ValueError):
             value = float(value)
-    return name, value
+    return value

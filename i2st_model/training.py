@@ -19,7 +19,7 @@ from i2st_model.runs import CHECKPOINT_NAME, STATE_NAME, StepLog, locked
 from i2st_model.schedules import num_steps
 from i2st_model.stem_features import StemFeatures
 from i2st_model.training_config import TrainConfig, TrainProgress, TrainReport
-from i2st_model.training_data import TrainData
+from i2st_model.training_data import TrainData, masks_wanted
 from i2st_model.training_resume import finished_report, is_resumed, record_run
 from i2st_model.training_setup import (
     INITIAL,
@@ -95,6 +95,9 @@ class Trainer:
         self.num_steps = num_steps(config.episodes, config.episodes_per_step)
         torch.manual_seed(torch_seed(config.seed, INITIAL))
         self.network = build_network(network_config_for(config, store, len(self.train_classes)))
+        masks_wanted(
+            config, store, self.network.config.mask_side
+        )  # refuse before a run is recorded
         self.network.to(self.device)
         self.optimizer = build_optimizer(config, self.network)
         self.best = Best()

@@ -2,13 +2,41 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from math import inf
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
+from i2st_model.config_checks import check_fields
+from i2st_model.draws import WORD
 from pipeline.errors import ConfigError
 
 MaskUse = Literal["true", "shuffled", "off"]
 Selection = Literal["val", "last"]
+
+RANGES: dict[str, tuple[float, float]] = {
+    "episodes": (1, inf),
+    "way": (2, inf),
+    "shot": (1, inf),
+    "queries": (1, inf),
+    "seed": (0, WORD - 1),
+    "pool_classes": (1, inf),
+    "episodes_per_step": (1, inf),
+    "frames": (1, inf),
+    "alpha": (0, inf),
+    "beta": (0, inf),
+    "fast_rate": (0, inf),
+    "slow_rate": (0, inf),
+    "weight_decay": (0, inf),
+    "warmup": (0, 1),
+    "gradient_clip": (1e-6, inf),
+    "val_every": (1, inf),
+    "val_episodes": (2, inf),
+    "state_every": (1, inf),
+    "log_every": (1, inf),
+    "cache_gib": (0, inf),
+    "stem_tokens": (2, inf),
+}
+"""Least and largest value of each number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,20 +110,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("classes", "val_classes"):
             value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else tuple(value))
-        for name, choices in (("masks", get_args(MaskUse)), ("select", get_args(Selection))):
-            if getattr(self, name) not in choices:
+            # A word would become a tuple of its letters.
+            if value is not None and not isinstance(value, list | tuple):
                 raise ConfigError(
-                    f"{name}={getattr(self, name)!r}; one of {', '.join(choices)} is needed"
+                    f"{name}={value!r}; a list of class names was needed, such as [run, walk]; "
+                    "pass one"
                 )
-        for name in ("episodes", "pool_classes", "episodes_per_step", "val_every", "val_episodes"):
-            _at_least(self, name, 1)
-        for name in ("state_every", "log_every", "stem_tokens"):
-            _at_least(self, name, 1)
-        for name in ("alpha", "beta", "weight_decay", "warmup", "cache_gib", "fast_rate"):
-            _at_least(self, name, 0)
-        _at_least(self, "slow_rate", 0)
-        _at_least(self, "val_episodes", 2)
+            object.__setattr__(self, name, None if value is None else tuple(map(str, value)))
+        check_fields(self, RANGES)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values from which `train_config` rebuilds this config."""
@@ -125,12 +147,6 @@ def train_config(values: Mapping[str, Any]) -> TrainConfig:
             "use the version of i2st that wrote it"
         )
     return TrainConfig(**values)
-
-
-def _at_least(config: TrainConfig, name: str, least: float) -> None:
-    value = getattr(config, name)
-    if not value >= least:
-        raise ConfigError(f"{name}={value}; at least {least} is needed; raise it")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -80,8 +80,8 @@ class TrainData:
         self.stem_features, self.sampler, self.mask_side = stem_features, sampler, mask_side
         self.flips = flips_for(config, store.index.dataset_name)
         self._base_class = {number: place for place, number in enumerate(train_classes)}
-        wanted = config.masks != "off" and config.beta > 0 and mask_side > 0
-        self.mask_source = self._mask_source() if wanted else None
+        supervised = masks_wanted(config, store, mask_side)
+        self.mask_source = self._mask_source() if supervised else None
 
     def batch(self, step: int, episodes: int) -> TrainBatch:
         """Make the clips of one step.
@@ -111,12 +111,6 @@ class TrainData:
 
     def _mask_source(self) -> dict[int, int]:
         """Row of a clip -> row whose masks supervise it."""
-        if not self.store.index.has_masks:
-            raise ConfigError(
-                f"the shards of {self.store.index.dataset_name} hold no masks, masks="
-                f"{self.config.masks!r} asks for them; extract with a segmenter, or train with "
-                "masks=off"
-            )
         reader = self.store.reader
         used = np.isin(reader.class_index, list(self._base_class))
         rows = np.flatnonzero(used & (np.asarray(reader.split) == "train")).tolist()
@@ -135,7 +129,7 @@ class TrainData:
             raise ConfigError(
                 f"none of {len(looked_at)} train videos of {self.store.index.dataset_name} that "
                 f"were looked at has a mask, masks={self.config.masks!r} asks for them; check the "
-                "names of the mask files and extract again, or train with masks=off"
+                "names of the mask files and extract again, or train with --masks off"
             )
 
     def _masks(
@@ -156,6 +150,30 @@ class TrainData:
         chosen = torch.from_numpy(mirrored)
         coverage[chosen] = coverage[chosen].flip(-1)
         return MaskTargets(coverage=coverage.to(self.device), valid=valid.to(self.device))
+
+
+def masks_wanted(config: TrainConfig, store: FeatureStore, mask_side: int) -> bool:
+    """Whether masks supervise a run.
+
+    Args:
+        config: the run's settings.
+        store: the features.
+        mask_side: S; 0 where the network makes no masks.
+
+    Returns:
+        True where the shards have the masks that are asked for.
+
+    Raises:
+        ConfigError: masks are asked for and the shards hold none.
+    """
+    if config.masks == "off" or config.beta == 0 or mask_side == 0:
+        return False
+    if not store.index.has_masks:
+        raise ConfigError(
+            f"the shards of {store.index.dataset_name} hold no masks, masks={config.masks!r} asks "
+            "for them; extract with a segmenter, or train with --masks off"
+        )
+    return True
 
 
 def flips_for(config: TrainConfig, dataset_name: str) -> bool:

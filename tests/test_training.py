@@ -402,9 +402,10 @@ def test_masks_of_which_not_one_was_found_are_refused(store, tmp_path, monkeypat
 
 def test_masks_asked_for_where_none_are_is_refused(tmp_path):
     store = FeatureStore(make_shards(tmp_path / "s", masks=False))
-    with pytest.raises(ConfigError, match="of toy hold no masks, masks='true' asks.*masks=off"):
+    with pytest.raises(ConfigError, match="of toy hold no masks, masks='true' asks.*--masks off"):
         train(replace(SMALL, episodes=64), store, tmp_path / "run")
-    train(replace(SMALL, episodes=64, masks="off"), store, tmp_path / "other")
+    # The hint works, in the same folder too: nothing was recorded there.
+    train(replace(SMALL, episodes=64, masks="off"), store, tmp_path / "run")
     linear = replace(SMALL, episodes=64, preset="linear", network={"dim": 16, "heads": 2})
     train(linear, store, tmp_path / "linear")  # has no masks to supervise
 
@@ -460,11 +461,19 @@ def test_too_few_train_classes_are_refused_before_anything_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"episodes": 0}, "episodes=0; at least 1"),
-        ({"masks": "none"}, "masks='none'; one of true, shuffled, off"),
-        ({"select": "test"}, "select='test'; one of val, last"),
+        ({"episodes": 0}, "episodes=0 is out of range; at least 1"),
+        ({"masks": "none"}, "masks='none' is unknown; one of true, shuffled, off"),
+        ({"select": "test"}, "select='test' is unknown; one of val, last"),
         ({"fast_rate": -1.0}, "fast_rate=-1"),
         ({"fast_rate": float("nan")}, "fast_rate=nan"),
+        ({"fast_rate": True}, "fast_rate=True is no number"),
+        ({"episodes": 1e3}, "episodes=1000.0 is no whole number"),
+        ({"seed": -1}, "seed=-1 is out of range"),
+        ({"seed": 2**64}, "seed=18446744073709551616 is out of range"),
+        ({"flips": "maybe"}, "flips='maybe' is no truth value"),
+        ({"frames": 0}, "frames=0 is out of range; at least 1"),
+        ({"warmup": 3}, "warmup=3 is out of range; 0 to 1"),
+        ({"classes": "run"}, r"classes='run'; a list of class names was needed, such as \[run"),
     ],
 )
 def test_senseless_settings_are_refused(changes, match):
