@@ -261,7 +261,7 @@ def test_without_weights_each_way_out_that_is_named_works(here, monkeypatch):
     words = ["extract", "--dataset", "hmdb51", "--frames", "2"]
     no_clip = fails(2, *words)
     assert "--encoder efficientnet-lite0" in no_clip
-    assert "--encoder open_clip:ViT-B-16-quickgelu/FILE" in no_clip
+    assert "--weights FILE" in no_clip
     no_sam = fails(2, *words, "--encoder", "efficientnet-lite0")
     assert "`--segmenter precomputed --masks DIR`" in no_sam
     assert "`--segmenter none`" in no_sam

@@ -149,6 +149,7 @@ def test_absent_weights_say_what_to_give_when_the_hub_is_offline(spec, monkeypat
     assert "\n" not in message
     assert "--segmenter precomputed --masks DIR" in message
     # Two of its hints, run: another encoder, and (test above) a weight file.
+    assert "--weights FILE" in message
     assert "--encoder efficientnet-lite0" in message
     assert get_encoder("efficientnet-lite0").grid == 7
 

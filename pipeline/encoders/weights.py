@@ -136,11 +136,9 @@ def fetch_from_hub(repository: str, filenames: Sequence[str], *, encoder: str) -
 
 def absent_weights(encoder: str, reason: str) -> BackendError:
     """The error for weights that are neither here nor within reach, naming what to give instead."""
-    model = encoder.split("/")[0]
-    file_form = f"{model}/FILE" if encoder.startswith("open_clip:") else "a weight file"
     return BackendError(
         f"weights of {encoder} are absent and cannot be downloaded ({reason}); needed: its weights "
-        f"or another encoder; pass a local weight file (--encoder {file_form}) or --encoder "
+        "or another encoder; pass a local file with --weights FILE, or --encoder "
         "efficientnet-lite0, and --segmenter precomputed --masks DIR where SAM is absent too"
     )
 
