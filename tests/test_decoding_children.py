@@ -238,9 +238,11 @@ def test_closing_ends_a_busy_child_at_once(fakes):
 
 
 PARENT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from pipeline.decoding.children import DecodeChildren
+# A shell's background job ignores Ctrl-C, and so would what it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with DecodeChildren(2, "fake", timeout_seconds=float(sys.argv[1])) as children:
     for result in children.read_many([Path(p) for p in sys.argv[2:]]):
         print(result, flush=True)
