@@ -313,7 +313,14 @@ def extract(
         retry_failed=retry_failed,
         device=device,
     )
-    show_settings(asdict(config))
+    drawn = dataset is None and table is None and split_file is None
+    beside = {
+        "edition": source.manifest.edition or None,
+        "prompts": prompts,
+        "split_file": split_file,
+        "split_seed": split_seed if drawn else None,
+    }
+    show_settings({**asdict(config), **beside})
     _note_missing(source)
     ids = [video.video_id for video in source.videos]
     user_prompts = load_prompt_tables(source.manifest, source.root, user=prompts, video_ids=ids)

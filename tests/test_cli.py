@@ -142,6 +142,7 @@ def test_extract_prints_settings_on_stderr_and_one_result_on_stdout(here):
     assert (values["videos"], values["new"], values["failures"]) == (6, 6, 0)
     assert "encoder=efficientnet-lite0" in result.stderr
     assert "min_decoded_ratio=0.95" in result.stderr
+    assert "split_seed=0" in result.stderr
     again = result_of("extract", "--videos", "mine", *PLAIN)
     assert (again["new"], again["digest"]) == (0, values["digest"])
     assert values["digest"] in works("info", "shards/mine").stdout
@@ -229,6 +230,7 @@ def test_a_skipped_video_gives_3_and_is_tried_again_when_asked(here):
         (["--prompts", "gone.yaml"], "gone.yaml cannot be read .*; pass another path"),
         (["--split-file", "gone.yaml"], "gone.yaml cannot be read .*; pass another path"),
         (["--edition", "cmn"], "cmn of no dataset; .*; add --dataset NAME"),
+        (["--masks", "mine"], "--masks mine beside --segmenter none, .*or drop --masks"),
         (["--segmenter", "precomputed"], "got no folder; .*; give `--masks DIR`"),
         (["--segmenter", "precomputed", "--masks", "gone"], "gone is absent; .*`--masks DIR`"),
     ],

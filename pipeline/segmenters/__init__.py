@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import ConfigError
 from pipeline.manifests import Video
 from pipeline.prompts import PromptSet
 from pipeline.registry import find_builder, known_names
@@ -125,8 +126,14 @@ def get_segmenter(
 
     Raises:
         BackendError: the name is unknown, or its weights or mask files are absent.
+        ConfigError: ``masks`` is given to a built-in segmenter that reads none.
     """
     name, _, model = spec.partition(":")
+    if masks is not None and name in SEGMENTERS and name != "precomputed":
+        raise ConfigError(
+            f"--masks {masks} beside --segmenter {name}, which reads no files; needed: one of the "
+            "two; pass `--segmenter precomputed`, or drop --masks"
+        )
     builder = find_builder(name, builtin=SEGMENTERS, group=ENTRY_POINT_GROUP, kind="segmenter")
     segmenter: Segmenter | None = builder(model, device=device, masks=masks, **options)
     return segmenter
