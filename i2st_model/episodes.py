@@ -83,9 +83,12 @@ class EpisodeSampler:
         self.dropped = tuple(small)
         """Names of the classes left out as too small."""
         if len(self.videos) < way:
-            left = f" with enough videos ({_some(self.dropped)} dropped)" if small else ""
+            left = f" with shot={shot} + queries={queries} videos" if small else ""
+            dropped = f" ({_some(self.dropped)} dropped)" if small else ""
+            remedy = "lower way, shot or queries" if small else "lower way"
             raise ConfigError(
-                f"{where} has {len(self.videos)} classes{left}, way={way} needs {way}; lower way"
+                f"{where} has {len(self.videos)} classes{left}{dropped}, way={way} needs {way}; "
+                f"{remedy}"
             )
 
     def _too_small(self, videos: ClassVideos) -> str | None:

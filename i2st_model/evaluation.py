@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from i2st_model.checkpoints import Checkpoint
-from i2st_model.class_videos import group_videos
 from i2st_model.compatibility import require_unseen
 from i2st_model.episodes import EpisodeSampler
 from i2st_model.features import FeatureStore
@@ -192,12 +191,9 @@ def per_class_accuracy(predictions: Predictions, class_names: Sequence[str]) -> 
 
 
 def _sampler(config: EvaluateConfig, store: FeatureStore, names: Sequence[str]) -> EpisodeSampler:
-    reader = store.reader
     what = f"split {config.split!r}" if config.classes is None else "the given classes"
     return EpisodeSampler(
-        group_videos(
-            reader.class_index, reader.groups, store.class_numbers(names), reader.class_names
-        ),
+        store.videos_of(names),
         way=config.way,
         shot=config.shot,
         queries=config.queries,

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from i2st_model.class_videos import ClassVideos, group_videos
 from i2st_model.draws import Stream, Words
 from pipeline.clips import clip_positions
 from pipeline.errors import ConfigError
@@ -118,6 +119,15 @@ class FeatureStore:
     def rows_of(self, names: Sequence[str]) -> NDArray[np.int64]:
         """Rows of all videos of the named classes, ascending."""
         return np.flatnonzero(np.isin(self.reader.class_index, self.class_numbers(names)))
+
+    def videos_of(self, names: Sequence[str]) -> list[ClassVideos]:
+        """Rows and groups of the named classes, in the order given; for samplers of episodes."""
+        return group_videos(
+            self.reader.class_index,
+            self.reader.groups,
+            self.class_numbers(names),
+            self.reader.class_names,
+        )
 
     def tokens(self, rows: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> Tensor:
         """Tokens of clips.

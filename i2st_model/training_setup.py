@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from i2st_model.class_videos import group_videos
 from i2st_model.config import NetworkConfig, preset
 from i2st_model.draws import WORD, Stream, Words
 from i2st_model.features import FeatureStore
@@ -98,12 +97,9 @@ def pool_sampler(config: TrainConfig, store: FeatureStore) -> PoolSampler:
         ConfigError: too few classes.
     """
     names = config.classes if config.classes is not None else store.classes_of("train")
-    reader = store.reader
     what = "split 'train'" if config.classes is None else "the given classes"
     return PoolSampler(
-        group_videos(
-            reader.class_index, reader.groups, store.class_numbers(names), reader.class_names
-        ),
+        store.videos_of(names),
         way=config.way,
         shot=config.shot,
         queries=config.queries,

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i2st_model.class_videos import group_videos
 from i2st_model.episodes import EpisodeSampler
 from i2st_model.features import FeatureStore
 from i2st_model.network import I2STNetwork
@@ -109,10 +108,7 @@ def _val_classes(store: FeatureStore) -> list[str]:
 def _sampler(
     config: TrainConfig, store: FeatureStore, names: Sequence[str], disjoint: bool
 ) -> tuple[EpisodeSampler, list[str]]:
-    reader = store.reader
-    videos = group_videos(
-        reader.class_index, reader.groups, store.class_numbers(names), reader.class_names
-    )
+    videos = store.videos_of(names)
     settings: dict[str, Any] = {
         "shot": config.shot,
         "seed": config.seed,
