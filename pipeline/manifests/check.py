@@ -67,12 +67,8 @@ class CheckReport:
     @property
     def complete(self) -> bool:
         """Whether every class and every expected video is there."""
-        whole_splits = all(not split.missing_classes for split in self.splits)
-        return (
-            whole_splits
-            and not self.missing_videos
-            and not any(c.num_missing for c in self.classes)
-        )
+        missing_class = any(split.missing_classes for split in self.splits)
+        return not missing_class and not any(check.num_missing for check in self.classes)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for ``--json``."""
