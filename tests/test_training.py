@@ -296,7 +296,7 @@ def test_step_loss_equals_a_loop_over_episodes(store):
 
 
 def test_projection_and_mask_decoder_learn_at_the_fast_rate(store):
-    config = replace(SMALL, weight_decay=0.0)
+    config = replace(SMALL, weight_decay=0.0, fast_rate=1e-3, slow_rate=1e-4)
     network, data = make_data(store, config)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     take_step(
