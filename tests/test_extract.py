@@ -133,15 +133,18 @@ def test_config_refuses_what_cannot_be(setting, value, message):
         ExtractConfig(**{"dataset": "d", "videos": "v", "out": "o", setting: value})
 
 
-def test_extract_stores_the_features_of_the_frames_at_segment_centres(root, tmp_path, dataset):
+@pytest.mark.parametrize("geometry", ["center_crop", "full_frame"])
+def test_extract_stores_the_features_of_the_frames_at_segment_centres(
+    root, tmp_path, dataset, geometry
+):
     manifest, videos = dataset
-    report = extract(fakes.config(root, tmp_path / "out"), manifest, videos)
+    report = extract(fakes.config(root, tmp_path / "out", geometry=geometry), manifest, videos)
     assert (report.num_videos, report.num_done, report.num_new) == (20, 20, 20)
     assert report.failures == ()
     reader = ShardReader(tmp_path / "out")
     assert list(reader.video_ids) == sorted(ids(videos))
     frames = pictures({"seed": 4003, "frames": 12, "does": ""})[[1, 4, 7, 10]]
-    views = square_view(frames, image_size=fakes.SIDE, geometry="center_crop")
+    views = square_view(frames, image_size=fakes.SIDE, geometry=geometry)
     expected = np.stack([fakes.quarter_means(view) for view in views]).astype(np.float16)
     row = list(reader.video_ids).index("jump/03")
     np.testing.assert_array_equal(reader.tokens([row])[0], expected)
