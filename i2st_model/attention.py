@@ -94,14 +94,16 @@ class TemporalAttention(nn.Module):
 
 
 class JointAttention(nn.Module):
-    """Spatial-temporal pairs in the configured number, order and scope."""
+    """Spatial-temporal pairs in the configured number, parts, order and scope."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        pairs = range(config.spatial_temporal_pairs)
+        self.num_pairs, parts = config.spatial_temporal_pairs, config.attention_parts
         self.temporal_first = config.attention_order == "temporal_first"
-        self.spatial = nn.ModuleList(SpatialAttention(config) for _ in pairs)
-        self.temporal = nn.ModuleList(TemporalAttention(config) for _ in pairs)
+        num_spatial = 0 if parts == "temporal" else self.num_pairs
+        num_temporal = 0 if parts == "spatial" else self.num_pairs
+        self.spatial = nn.ModuleList(SpatialAttention(config) for _ in range(num_spatial))
+        self.temporal = nn.ModuleList(TemporalAttention(config) for _ in range(num_temporal))
 
     def forward(self, frames: Tensor, grid: Tensor) -> Tensor:
         """Refine image and instance tokens.
@@ -113,17 +115,21 @@ class JointAttention(nn.Module):
         Returns:
             (B, T, 1 + I, D) float.
         """
-        B, T = frames.shape[:2]
         cells = grid.flatten(0, 1)
-        for number, (spatial, temporal) in enumerate(zip(self.spatial, self.temporal, strict=True)):
+        for number in range(self.num_pairs):
             if self.temporal_first:
-                frames = temporal(frames)
-            update_grid = number + 1 < len(self.spatial)
-            tokens, cells = spatial(frames.flatten(0, 1), cells, update_grid=update_grid)
-            frames = tokens.unflatten(0, (B, T))
+                frames = self._over_time(number, frames)
+            if self.spatial:
+                tokens, cells = self.spatial[number](
+                    frames.flatten(0, 1), cells, update_grid=number + 1 < self.num_pairs
+                )
+                frames = tokens.unflatten(0, frames.shape[:2])
             if not self.temporal_first:
-                frames = temporal(frames)
+                frames = self._over_time(number, frames)
         return frames
+
+    def _over_time(self, number: int, frames: Tensor) -> Tensor:
+        return self.temporal[number](frames) if self.temporal else frames
 
 
 class GlobalFusion(nn.Module):

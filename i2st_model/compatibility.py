@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.manifests import spelling
+from pipeline.shards.fingerprint import differences
 
 DECISIVE = ("encoder", "view", "frames", "decoder")
 """Keys of the shards' fingerprint that decide what a token means. Manifest, prompts and segmenter
@@ -28,7 +30,7 @@ def require_compatible(
     differing = differences(_decisive(trained), _decisive(present))
     if differing:
         raise ConfigError(
-            f"{shards} and the shards that {run} was trained on differ: {', '.join(differing)}; "
+            f"{run} was trained on other features than {shards} holds: {', '.join(differing)}; "
             "the same features were needed; extract with the same settings, or train on these"
         )
 
@@ -39,16 +41,6 @@ def _decisive(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
         # Decoders are exact, so another version of the same one gives the same frames.
         kept["decoder"] = kept["decoder"].get("name")
     return kept
-
-
-def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """List the keys, nested ones dotted, whose values differ, with the second and first value."""
-    left, right = _flatten(first), _flatten(second)
-    return [
-        f"{key} is {right.get(key, 'absent')!r:.80} here and {left.get(key, 'absent')!r:.80} there"
-        for key in sorted({*left, *right})
-        if left.get(key, "absent") != right.get(key, "absent")
-    ]
 
 
 def require_unseen(train_classes: Sequence[str], evaluated: Sequence[str], *, run: Path) -> None:
@@ -62,8 +54,8 @@ def require_unseen(train_classes: Sequence[str], evaluated: Sequence[str], *, ru
     Raises:
         ConfigError: lists some of the classes.
     """
-    seen = {_plain(name) for name in train_classes}
-    leaked = [name for name in evaluated if _plain(name) in seen]
+    seen = {spelling(name) for name in train_classes}
+    leaked = [name for name in evaluated if spelling(name) in seen]
     if leaked:
         some = ", ".join(repr(name) for name in leaked[:5])
         more = f" and {len(leaked) - 5} more" if len(leaked) > 5 else ""
@@ -71,17 +63,3 @@ def require_unseen(train_classes: Sequence[str], evaluated: Sequence[str], *, ru
             f"{len(leaked)} of {len(evaluated)} evaluated classes were trained on by {run}: "
             f"{some}{more}; few-shot accuracy needs unseen classes; choose another split or run"
         )
-
-
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat

@@ -13,8 +13,10 @@ from pipeline.errors import ConfigError
 
 Instances = Literal["masked_pool", "masked_attention", "queries", "autodecoder", "none"]
 PooledMasks = Literal["union", "each"]
+AttentionParts = Literal["both", "spatial", "temporal"]
 AttentionOrder = Literal["spatial_first", "temporal_first"]
 AttentionScope = Literal["joint", "cross"]
+BaseLevel = Literal["video", "frame"]
 GlobalFusion = Literal["attention", "mean"]
 GlobalMatching = Literal["pooled", "otam", "compound"]
 GlobalWhen = Literal["always", "training", "test"]
@@ -35,6 +37,9 @@ class NetworkConfig:
     base_classes: int = 0
     """Outputs of the base-class head, the number of training classes; 0 = no head. Paper: inferred
     from MoLo, at video level. Measured: its loss does not help on JHMDB-21."""
+
+    base_level: BaseLevel = "video"
+    """Classify clips, or each frame (HyRSM), by the base-class head. Paper: inferred from MoLo."""
 
     pca_dim: int = 256
     """Components the fixed stem keeps, at most C. Paper: our choice (the relatives keep 2048)."""
@@ -74,6 +79,8 @@ class NetworkConfig:
 
     spatial_temporal_pairs: int = 1
     """Pairs of attention sub-modules, 0 to 3. Paper: a pair is stated, their number our choice."""
+    attention_parts: AttentionParts = "both"
+    """Sub-modules of a pair; one alone is an ablation. Paper: both are stated."""
     attention_order: AttentionOrder = "spatial_first"
     """Which sub-module of a pair runs first. Paper: our choice."""
     attention_scope: AttentionScope = "joint"

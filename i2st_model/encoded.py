@@ -19,7 +19,7 @@ class Encoded:
     mask_logits: Tensor | None
     """(B, T, S, S) float. Union of the instance masks; None where none was made."""
     base_logits: Tensor | None
-    """(B, base classes) float. None without a base-class head."""
+    """(B, 1, base classes) float, or (B, T, ...) of frames. None without a base-class head."""
 
     @property
     def descriptors(self) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from i2st_model.scoring import (
     predict_episodes,
 )
 from i2st_model.statistics import Accuracy, mean_accuracy
-from i2st_model.training_setup import resolve_device
+from pipeline.devices import resolve_device
 from pipeline.errors import ConfigError
 
 
@@ -139,7 +139,7 @@ def evaluate(
         require_unseen(checkpoint.info.train_classes, names, run=checkpoint.path.parent)
     sampler = _sampler(config, store, names)
     rows = np.array(sorted(row for videos in sampler.videos for row in videos.rows))
-    device = resolve_device(config.device)
+    device = torch.device(resolve_device(config.device))
     descriptors = _describe(method, store, rows, device)
     places = places_of(rows, len(store.reader.class_index), device)
     parts: list[Predictions] = []

@@ -11,7 +11,7 @@ from i2st_model.config import network_config
 from i2st_model.features import FeatureStore
 from i2st_model.methods import Method, get_method
 from i2st_model.network import build_network
-from i2st_model.training_setup import resolve_device
+from pipeline.devices import resolve_device
 from pipeline.errors import ConfigError
 
 TRAINED = "i2st"
@@ -46,7 +46,7 @@ def load_method(
         ConfigError: i2st without a run, a run on other features, or no train video to centre on.
         CheckpointError: the checkpoint is damaged.
     """
-    place = resolve_device(device)
+    place = torch.device(resolve_device(device))
     if name == TRAINED:
         if run is None:
             raise ConfigError("method i2st has no run; a trained network was needed; pass --run")

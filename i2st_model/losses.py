@@ -18,15 +18,25 @@ def episode_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def base_class_loss(base_logits: Tensor, classes: Tensor) -> Tensor:
-    """Cross-entropy of (B, classes) logits over all training classes, mean over clips.
+    """Cross-entropy over all training classes, mean over clips and what of each is classified.
 
-    Paper: inferred from MoLo. Measured: does not help on JHMDB-21.
+    Paper: inferred from MoLo (clips) or HyRSM (frames). Measured: does not help on JHMDB-21.
+
+    Args:
+        base_logits: (B, T, classes) float. Of each frame, or with T = 1 of the clip.
+        classes: (B,) integer. Class of each clip.
+
+    Returns:
+        Scalar float.
     """
-    return functional.cross_entropy(base_logits, classes)
+    each = classes.unsqueeze(1).expand(base_logits.shape[:2])
+    return functional.cross_entropy(base_logits.flatten(0, 1), each.flatten())
 
 
-def mask_loss(mask_logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Binary cross-entropy plus dice, mean over frames that have a mask.
+def mask_loss(
+    mask_logits: Tensor, target: Tensor, valid: Tensor, *, dice_weight: float = 1.0
+) -> Tensor:
+    """Binary cross-entropy plus weighted dice, mean over frames that have a mask.
 
     Paper: supervision of the instance mask is stated; the two terms are inferred from
     Mask2Former/SEEM, their weights 1:1 and the smoothing are our choice.
@@ -36,6 +46,7 @@ def mask_loss(mask_logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         target: (B, T, S, S) float in [0, 1]. Share of each cell that the action covers; ignored in
             frames that are not valid.
         valid: (B, T) bool. Whether the frame's mask was found.
+        dice_weight: weight of dice beside the cross-entropy's 1.
 
     Returns:
         Scalar float; 0, with zero gradients, where no frame is valid.
@@ -55,5 +66,5 @@ def mask_loss(mask_logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     probability = logits.sigmoid()
     overlap = 2 * (probability * truth).sum(-1) + DICE_SMOOTHING
     dice = 1 - overlap / (probability.sum(-1) + truth.sum(-1) + DICE_SMOOTHING)
-    frames = (entropy.mean(-1) + dice) * valid.to(mask_logits.dtype)
+    frames = (entropy.mean(-1) + dice_weight * dice) * valid.to(mask_logits.dtype)
     return frames.sum() / valid.sum().clamp_min(1)

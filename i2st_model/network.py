@@ -164,7 +164,10 @@ class I2STNetwork(nn.Module):
     def _base_logits(self, local: Tensor, global_: Tensor) -> Tensor | None:
         if self.base_head is None:
             return None
-        return self.base_head(local.mean(dim=1) + global_.mean(dim=1))
+        clip = global_.mean(dim=1, keepdim=True)
+        if self.config.base_level == "frame":
+            return self.base_head(local + clip)
+        return self.base_head(local.mean(dim=1, keepdim=True) + clip)
 
     def _related_distances(
         self, relation: InterRelation, query: Mapping[str, Tensor], support: Mapping[str, Tensor]

@@ -26,12 +26,12 @@ from i2st_model.training_setup import (
     network_config_for,
     own_torch,
     pool_sampler,
-    resolve_device,
     torch_seed,
 )
 from i2st_model.training_state import Best, load_state, save_state
 from i2st_model.training_step import StepResult, build_optimizer, take_step
 from i2st_model.validation import Validation, val_sampler
+from pipeline.devices import resolve_device
 
 OnProgress = Callable[[TrainProgress], None]
 GIB = 1 << 30
@@ -83,7 +83,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, store: FeatureStore, run_folder: Path) -> None:
         self.config, self.store, self.run_folder = config, store, run_folder
-        self.device = resolve_device(config.device)
+        self.device = torch.device(resolve_device(config.device))
         self.pools = pool_sampler(config, store)
         self.train_classes = [store.reader.class_names[v.number] for v in self.pools.videos]
         self.notes = [

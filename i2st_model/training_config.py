@@ -24,6 +24,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "frames": (1, inf),
     "alpha": (0, inf),
     "beta": (0, inf),
+    "dice": (0, inf),
     "fast_rate": (0, inf),
     "slow_rate": (0, inf),
     "weight_decay": (0, inf),
@@ -72,6 +73,8 @@ class TrainConfig:
     Measured: 0.3 does not help."""
     beta: float = 1.0
     """Weight of the mask loss. Measured with mask-pooled instances."""
+    dice: float = 1.0
+    """Weight of dice beside the mask's cross-entropy. Paper: our choice (Mask2Former has 5:5)."""
     masks: MaskUse = "true"
     """shuffled gives each video the masks of another (a control); off ignores them."""
     flips: bool | None = None

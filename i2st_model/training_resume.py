@@ -7,12 +7,12 @@ import torch
 
 from data_manifests import __version__
 from i2st_model.checkpoints import load_checkpoint
-from i2st_model.compatibility import differences
 from i2st_model.features import FeatureStore
 from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, read_config, write_json
 from i2st_model.schedules import num_steps
 from i2st_model.training_config import TrainConfig, TrainReport
 from pipeline.errors import ConfigError
+from pipeline.shards.fingerprint import differences
 
 
 def is_resumed(config: TrainConfig, store: FeatureStore, run_folder: Path, *, resume: bool) -> bool:

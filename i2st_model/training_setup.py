@@ -12,7 +12,6 @@ from i2st_model.features import FeatureStore
 from i2st_model.network import I2STNetwork, build_network
 from i2st_model.pools import PoolSampler
 from i2st_model.training_config import TrainConfig
-from pipeline.errors import ConfigError
 
 INITIAL = WORD - 1
 """Number of the torch seed that initial weights are drawn from; no step reaches it."""
@@ -62,25 +61,6 @@ def build_untrained(config: TrainConfig, store: FeatureStore) -> I2STNetwork:
     rows = store.rows_of([store.reader.class_names[v.number] for v in videos])
     network.fit_stem(store.token_sample(rows, seed=config.seed, max_tokens=config.stem_tokens))
     return network.eval()
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device that ``auto``, ``cpu`` or ``cuda[:N]`` names here.
-
-    Args:
-        name: auto, cpu, cuda or cuda:N.
-
-    Returns:
-        The device.
-
-    Raises:
-        ConfigError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name != "cpu" and not (name.startswith("cuda") and torch.cuda.is_available()):
-        raise ConfigError(f"device={name!r} is not available here; pass device=auto or device=cpu")
-    return torch.device(name)
 
 
 def pool_sampler(config: TrainConfig, store: FeatureStore) -> PoolSampler:

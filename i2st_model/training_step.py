@@ -106,7 +106,10 @@ def _losses(
     if encoded.base_logits is not None and config.alpha > 0:
         parts["base"] = base_class_loss(encoded.base_logits, batch.base_classes)
     if encoded.mask_logits is not None and batch.masks is not None:
-        parts["mask"] = mask_loss(encoded.mask_logits, batch.masks.coverage, batch.masks.valid)
+        masks = batch.masks
+        parts["mask"] = mask_loss(
+            encoded.mask_logits, masks.coverage, masks.valid, dice_weight=config.dice
+        )
     correct = (logits_EQN.detach().argmax(dim=-1) == labels_EQ).float().mean()
     return parts, 100.0 * correct.item()
 

@@ -97,6 +97,19 @@ def test_joint_attention_runs_its_pairs_in_the_configured_order():
     torch.testing.assert_close(module(frames, grid), expected.unflatten(0, (2, 4)))
 
 
+@pytest.mark.parametrize("part", ["spatial", "temporal"])
+def test_one_part_of_the_pair_runs_alone_as_an_ablation(part):
+    module = wake(JointAttention(tiny(attention_parts=part)))
+    frames, grid = torch.randn(2, 4, 3, 8).double(), torch.randn(2, 4, 9, 8).double()
+    if part == "spatial":
+        tokens, _ = module.spatial[0](frames.flatten(0, 1), grid.flatten(0, 1))
+        expected = tokens.unflatten(0, (2, 4))
+    else:
+        expected = module.temporal[0](frames)
+    torch.testing.assert_close(module(frames, grid), expected)
+    assert len(module.spatial) + len(module.temporal) == 1
+
+
 def test_spatial_attention_keeps_frames_apart_and_temporal_attention_joins_them():
     config = tiny()
     spatial, temporal = wake(SpatialAttention(config)), wake(TemporalAttention(config))

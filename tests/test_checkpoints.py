@@ -305,7 +305,7 @@ def test_shards_of_other_features_are_refused_with_both_values(tmp_path):
     other = fingerprint(
         encoder={"name": "clip", "sha256": "9"}, frames={"count": 16, "rule": "segment_centres"}
     )
-    message = "encoder.sha256 is '9' here and '1' there, frames.count is 16 here and 8 there"
+    message = "encoder.sha256 '1' there and '9' here, frames.count 8 there and 16 here"
     with pytest.raises(ConfigError, match=message):
         require_compatible(fingerprint(), other, shards=tmp_path, run=tmp_path)
 
@@ -316,7 +316,7 @@ def test_shards_of_another_dataset_and_decoder_version_are_accepted(tmp_path):
     )
     require_compatible(fingerprint(), other, shards=tmp_path, run=tmp_path)
     decord = fingerprint(decoder={"name": "decord", "version": "18"})
-    with pytest.raises(ConfigError, match="decoder is 'decord' here and 'pyav' there"):
+    with pytest.raises(ConfigError, match="decoder 'pyav' there and 'decord' here"):
         require_compatible(fingerprint(), decord, shards=tmp_path, run=tmp_path)
 
 

@@ -112,7 +112,7 @@ def test_evaluate_prints_a_line_of_accuracy_and_its_interval(run):
         (["--run", "nowhere"], "nowhere/config.json is absent; a run was needed"),
         (
             ["--shards", "other/foreign"],
-            "differ: encoder.name is 'other' here and 'synthetic' there.*train on these",
+            "trained on other features than .*: encoder.name 'synthetic' there and 'other' here.*train on these",
         ),
         (["--frames", 3], "trained on clips of 4 frames, these have 3"),
         (["--episodes", 1], "episodes=1; at least 2"),
@@ -149,11 +149,11 @@ def test_a_run_that_is_there_is_not_overwritten(run):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--episodes", 999], "train.episodes is 999 here and 256 there"),
-        (["--seed", 5], "train.seed is 5 here and 0 there"),
-        (["--set", "beta=0.25"], "train.beta is 0.25 here and 1.0 there"),
-        (["--set", "dim=32"], "train.network.dim is 32 here and 16 there"),
-        (["--shards", "other/foreign"], "dataset is 'foreign' here and 'toy' there"),
+        (["--episodes", 999], "train.episodes 256 there and 999 here"),
+        (["--seed", 5], "train.seed 0 there and 5 here"),
+        (["--set", "beta=0.25"], "train.beta 1.0 there and 0.25 here"),
+        (["--set", "dim=32"], "train.network.dim 16 there and 32 here"),
+        (["--shards", "other/foreign"], "dataset 'toy' there and 'foreign' here"),
     ],
 )
 def test_resume_with_another_setting_is_refused_naming_it(run, words, message):
@@ -205,7 +205,7 @@ def test_killed_run_resumes_by_itself_to_the_same_weights(place, tmp_path, repos
         (["--preset", "foo"], "unknown preset 'foo'; known: i2st, linear"),
         (["--way", 7], "split 'train' of toy has 6 classes, way=7 needs 7; lower way"),
         (["--frames", 9], "frames=9 per clip, the shards of toy store 4"),
-        (["--device", "tpu"], "device='tpu' is not available here"),
+        (["--device", "tpu"], "device 'tpu' is not on this machine"),
         (["--seed", 2**64], "seed=18446744073709551616 is out of range"),
     ],
 )

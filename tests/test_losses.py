@@ -9,7 +9,7 @@ from i2st_model.losses import base_class_loss, episode_loss, mask_loss
 from i2st_model.perception import union
 
 
-def loop_mask_loss(logits, target, valid):
+def loop_mask_loss(logits, target, valid, dice_weight=1.0):
     total, frames = 0.0, 0
     for b in range(len(logits)):
         for t in range(len(logits[b])):
@@ -23,7 +23,7 @@ def loop_mask_loss(logits, target, valid):
             ]
             overlap = 2 * sum(p * y for p, y in zip(probability, truth, strict=True)) + 1
             dice = 1 - overlap / (sum(probability) + sum(truth) + 1)
-            total += sum(entropy) / len(entropy) + dice
+            total += sum(entropy) / len(entropy) + dice_weight * dice
             frames += 1
     return total / frames
 
@@ -34,6 +34,14 @@ def test_mask_loss_matches_a_loop_over_valid_frames():
     valid = torch.tensor([[True, False, True], [False, True, True]])
     expected = loop_mask_loss(logits, target, valid)
     assert mask_loss(logits, target, valid).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_mask_loss_weighs_dice_beside_the_entropy():
+    logits, target = torch.randn(1, 2, 4, 4).double(), torch.rand(1, 2, 4, 4).double()
+    valid = torch.ones(1, 2, dtype=torch.bool)
+    expected = loop_mask_loss(logits, target, valid, dice_weight=2.5)
+    found = mask_loss(logits, target, valid, dice_weight=2.5).item()
+    assert found == pytest.approx(expected, abs=1e-12)
 
 
 def test_mask_loss_is_near_zero_for_a_sure_and_right_mask():
@@ -88,5 +96,12 @@ def test_episode_loss_matches_a_loop_over_queries():
 
 
 def test_base_class_loss_of_even_logits_is_the_log_of_the_number_of_classes():
-    value = base_class_loss(torch.zeros(4, 12), torch.tensor([0, 3, 11, 5]))
+    value = base_class_loss(torch.zeros(4, 1, 12), torch.tensor([0, 3, 11, 5]))
     assert value.item() == pytest.approx(math.log(12), abs=1e-6)
+
+
+def test_base_class_loss_of_frames_is_the_mean_over_frames():
+    logits = torch.randn(3, 4, 5, dtype=torch.float64)
+    classes = torch.tensor([4, 0, 2])
+    each = [-logits[b, t].log_softmax(0)[classes[b]] for b in range(3) for t in range(4)]
+    torch.testing.assert_close(base_class_loss(logits, classes), torch.stack(each).mean())

@@ -209,7 +209,7 @@ def test_a_run_folder_in_use_is_refused_unless_resumed_with_the_same_settings(st
     with pytest.raises(ConfigError, match="holds a run already.*pass --resume"):
         train(SMALL, store, uninterrupted.run_folder)
     other = replace(SMALL, seed=1, network={**NETWORK, "dim": 32})
-    message = r"another run: train\.network\.dim is 32 here and 16 there, train\.seed is 1 here"
+    message = r"another run: train\.network\.dim 16 there and 32 here, train\.seed 0 there and 1 here"
     with pytest.raises(ConfigError, match=message):
         train(other, store, uninterrupted.run_folder, resume=True)
 
@@ -284,7 +284,7 @@ def test_step_loss_equals_a_loop_over_episodes(store):
                 right.append(scores.argmax().item() == true)
     class_of = {number: place for place, number in enumerate(data._base_class)}
     truth = torch.tensor([class_of[int(n)] for n in np.repeat(batch.pool.classes, 3)])
-    base = functional.cross_entropy(encoded.base_logits, truth).item()
+    base = functional.cross_entropy(encoded.base_logits[:, 0], truth).item()
     result = take_step(
         config, network, build_optimizer(config, network), batch, step=0, num_steps=10
     )

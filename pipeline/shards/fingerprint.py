@@ -21,17 +21,22 @@ def require_same_fingerprint(
     Raises:
         ConfigError: names each key that differs, with both values.
     """
-    there, here = _flatten(recorded), _flatten(json.loads(json.dumps(asked)))
-    differing = [
-        f"{key} {there.get(key, 'absent')!r:.80} there and {here.get(key, 'absent')!r:.80} here"
-        for key in sorted({*there, *here})
-        if key not in there or key not in here or there[key] != here[key]
-    ]
+    differing = differences(recorded, asked)
     if differing:
         raise ConfigError(
             f"{folder} was extracted with other settings: {', '.join(differing)}; "
             "the same settings were needed; use them, or pass another --out"
         )
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """List the keys, nested ones dotted, whose values differ as JSON, with both values."""
+    left, right = _flatten(json.loads(json.dumps(there))), _flatten(json.loads(json.dumps(here)))
+    return [
+        f"{key} {left.get(key, 'absent')!r:.80} there and {right.get(key, 'absent')!r:.80} here"
+        for key in sorted({*left, *right})
+        if key not in left or key not in right or left[key] != right[key]
+    ]
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
