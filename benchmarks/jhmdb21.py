@@ -15,6 +15,7 @@ selected. Support and query come from different source videos for the whole epis
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -64,6 +65,15 @@ VARIANTS = {
     "pool_linear": Variant(
         title="I2ST without spatial and temporal attention", settings={"preset": "pool_linear"}
     ),
+}
+
+COMPARISONS = {
+    "mask supervision: true masks against none": ("i2st", "i2st_off"),
+    "right masks: true against shuffled": ("i2st", "i2st_shuffled"),
+    "noisy masks: DeepLabV3 against none": ("i2st_deeplab", "i2st_off"),
+    "I2ST against a plain projection": ("i2st", "linear"),
+    "training: I2ST against its step 0": ("i2st", "step0"),
+    "spatial and temporal attention: with against without": ("i2st", "pool_linear"),
 }
 
 
@@ -142,9 +152,41 @@ class Job:
     out: Path
 
     @property
+    def shards(self) -> Path:
+        """Folder of the features it is trained on and evaluated with."""
+        variant = VARIANTS.get(self.model)
+        return self.out / "shards" / (variant.shards if variant else "masks")
+
+    def config(self) -> Any:
+        """Train settings; None for a baseline."""
+        from i2st_model.training_config import TrainConfig
+
+        variant = VARIANTS.get(self.model)
+        if variant is None:
+            return None
+        fixed = {"episodes": TRAIN_EPISODES, "select": "last"}
+        settings = {**fixed, **variant.settings}
+        return TrainConfig(**settings, seed=self.seed, classes=self.split.train)
+
+    @property
+    def name(self) -> str:
+        """Readable, and another one for other settings, classes or features."""
+        from pipeline.shards.index import ShardIndex
+
+        config = self.config()
+        decides = {
+            "train": config and config.to_dict(),
+            "test": self.split.test,
+            "protocol": [EPISODES, QUERIES, SHOTS],
+            "digest": ShardIndex.load(self.shards).digest,
+        }
+        key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:10]
+        return f"{self.model}-{self.split.name}-{self.seed}-{key}"
+
+    @property
     def result(self) -> Path:
         """Where its per-episode accuracies go."""
-        return self.out / "results" / f"{self.model}-{self.split.name}-{self.seed}.npz"
+        return self.out / "results" / f"{self.name}.npz"
 
 
 def run_job(job: Job) -> Path:
@@ -158,10 +200,8 @@ def run_job(job: Job) -> Path:
     torch.set_num_threads(1)
     if job.result.is_file():
         return job.result
-    variant = VARIANTS.get(job.model)
-    shards = job.out / "shards" / (variant.shards if variant else "masks")
-    store = FeatureStore(ShardReader(shards))
-    method, checkpoint = _method(job, variant, store, shards)
+    store = FeatureStore(ShardReader(job.shards))
+    method, checkpoint = _method(job, store)
     found = {}
     for shot in SHOTS:
         config = EvaluateConfig(
@@ -181,22 +221,20 @@ def run_job(job: Job) -> Path:
     return job.result
 
 
-def _method(job: Job, variant: Variant | None, store: Any, shards: Path) -> tuple[Any, Any]:
+def _method(job: Job, store: Any) -> tuple[Any, Any]:
     from i2st_model.load_method import load_method
     from i2st_model.methods import get_method
     from i2st_model.training import train
-    from i2st_model.training_config import TrainConfig
     from i2st_model.training_setup import build_untrained
 
-    if variant is None:
-        return load_method(job.model, store, shards=shards, mean_classes=job.split.train)
-    fixed = {"episodes": TRAIN_EPISODES, "select": "last"}
-    config = TrainConfig(**{**fixed, **variant.settings}, seed=job.seed, classes=job.split.train)
-    if variant.untrained:
+    config = job.config()
+    if config is None:
+        return load_method(job.model, store, shards=job.shards, mean_classes=job.split.train)
+    if VARIANTS[job.model].untrained:
         return get_method("i2st", network=build_untrained(config, store)), None
-    run = job.out / "runs" / f"{job.model}-{job.split.name}-{job.seed}"
+    run = job.out / "runs" / job.name
     train(config, store, run, resume=True)
-    return load_method("i2st", store, shards=shards, run=run)
+    return load_method("i2st", store, shards=job.shards, run=run)
 
 
 def jobs(models: Sequence[str], every: Sequence[Split], seeds: int, out: Path) -> Iterator[Job]:
@@ -213,22 +251,32 @@ def load(job: Job, shot: int) -> NDArray[np.float64]:
         return np.asarray(found[str(shot)], dtype=np.float64)
 
 
-def cell(model: str, group: Sequence[Split], shot: int, seeds: int, out: Path) -> str:
-    """Mean accuracy, and the paired difference to the reference with its half-width."""
+def mean_over_seeds(model: str, split: Split, shot: int, seeds: int, out: Path) -> NDArray:
+    """(episodes,) accuracy of each episode, mean over seeds."""
+    return np.mean([load(job, shot) for job in jobs([model], [split], seeds, out)], axis=0)
+
+
+def difference(
+    model: str, other: str, group: Sequence[Split], shot: int, seeds: int, out: Path
+) -> str:
+    """Paired difference in points, mean over splits, with its half-width."""
     from i2st_model.statistics import paired_difference
 
-    means, differences, half_widths = [], [], []
-    for split in group:
-        by_seed = [load(job, shot) for job in jobs([model], [split], seeds, out)]
-        reference = load(Job(model=REFERENCE, split=split, seed=0, out=out), shot)
-        paired = paired_difference(np.mean(by_seed, axis=0), reference)
-        means.append(100 * float(np.mean(by_seed)))
-        differences.append(paired.mean)
-        half_widths.append(paired.half_width)
-    half_width = float(np.sqrt(np.sum(np.square(half_widths)))) / len(group)
+    paired = [
+        paired_difference(*(mean_over_seeds(m, split, shot, seeds, out) for m in (model, other)))
+        for split in group
+    ]
+    half_width = float(np.sqrt(sum(one.half_width**2 for one in paired))) / len(group)
+    return f"{np.mean([one.mean for one in paired]):+.2f} +/- {half_width:.2f}"
+
+
+def cell(model: str, group: Sequence[Split], shot: int, seeds: int, out: Path) -> str:
+    """Mean accuracy, and the paired difference to the reference."""
+    each = [mean_over_seeds(model, split, shot, seeds, out).mean() for split in group]
+    mean = f"{100 * np.mean(each):.1f}"
     if model == REFERENCE:
-        return f"{np.mean(means):.1f}"
-    return f"{np.mean(means):.1f} ({np.mean(differences):+.2f} +/- {half_width:.2f})"
+        return mean
+    return f"{mean} ({difference(model, REFERENCE, group, shot, seeds, out)})"
 
 
 def seed_spread(model: str, group: Sequence[Split], shot: int, seeds: int, out: Path) -> str:
@@ -260,6 +308,11 @@ def markdown(models: Sequence[str], every: Sequence[Split], seeds: int, out: Pat
             cells = [cell(model, group, shot, seeds, out) for shot in SHOTS]
             spread = seed_spread(model, group, 1, seeds, out)
             lines.append(f"| {' | '.join([name, *cells, spread])} |")
+        lines += ["", "| paired difference | 1-shot | 3-shot | 5-shot |", "|---|---|---|---|"]
+        for what, (model, other) in COMPARISONS.items():
+            if model in models and other in models:
+                cells = [difference(model, other, group, shot, seeds, out) for shot in SHOTS]
+                lines.append(f"| {' | '.join([what, *cells])} |")
         lines.append("")
     return "\n".join(lines)
 
