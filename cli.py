@@ -276,7 +276,7 @@ def extract(
     """Stage one: decode, encode and segment videos once, into shards. Run again, it goes on."""
     from pipeline.datasets import open_dataset
     from pipeline.extract import extract as run
-    from pipeline.extraction_plan import ExtractConfig
+    from pipeline.extraction.plan import ExtractConfig
     from pipeline.prompts import load_prompt_tables
 
     source = open_dataset(
@@ -405,8 +405,8 @@ def train(
     from i2st_model.features import FeatureStore
     from i2st_model.runs import find_newest_shards, find_newest_unfinished, new_run_folder
     from i2st_model.settings import change_config, recorded_run
-    from i2st_model.training import train as fit
-    from i2st_model.training_config import TrainConfig
+    from i2st_model.training.config import TrainConfig
+    from i2st_model.training.run import train as fit
 
     flags = {
         "episodes": episodes,

@@ -122,7 +122,7 @@ def extract_all(data: Path, out: Path) -> tuple[dict[str, list[str]], list[str]]
     """Extract once per source of masks; return the classes and the digests."""
     from pipeline.datasets import open_dataset
     from pipeline.extract import extract
-    from pipeline.extraction_plan import ExtractConfig
+    from pipeline.extraction.plan import ExtractConfig
 
     out.mkdir(parents=True, exist_ok=True)
     table, classes = write_table(data, out)
@@ -159,7 +159,7 @@ class Job:
 
     def config(self) -> Any:
         """Train settings; None for a baseline."""
-        from i2st_model.training_config import TrainConfig
+        from i2st_model.training.config import TrainConfig
 
         variant = VARIANTS.get(self.model)
         if variant is None:
@@ -224,8 +224,8 @@ def run_job(job: Job) -> Path:
 def _method(job: Job, store: Any) -> tuple[Any, Any]:
     from i2st_model.load_method import load_method
     from i2st_model.methods import get_method
-    from i2st_model.training import train
-    from i2st_model.training_setup import build_untrained
+    from i2st_model.training.run import train
+    from i2st_model.training.setup import build_untrained
 
     config = job.config()
     if config is None:

@@ -11,13 +11,13 @@ from typing import Any
 from i2st_model.evaluation import EvaluateConfig, Evaluation, evaluate
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import TRAINED, load_method
-from i2st_model.training import train
-from i2st_model.training_config import TrainConfig, TrainReport
+from i2st_model.training.config import TrainConfig, TrainReport
+from i2st_model.training.run import train
 from pipeline.datasets import open_dataset
 from pipeline.demo import make_demo
 from pipeline.extract import extract
-from pipeline.extraction_plan import ExtractConfig
-from pipeline.extraction_report import ExtractReport
+from pipeline.extraction.plan import ExtractConfig
+from pipeline.extraction.report import ExtractReport
 from pipeline.shards.reader import ShardReader
 
 METHODS = ("protonet", "bi_mhm", "otam", TRAINED)

@@ -12,7 +12,7 @@ import yaml
 from i2st_model.config import NetworkConfig
 from i2st_model.config_checks import required_type
 from i2st_model.runs import read_config
-from i2st_model.training_config import TrainConfig, train_config
+from i2st_model.training.config import TrainConfig, train_config
 from pipeline.errors import CheckpointError, ConfigError
 
 DECIDED_ELSEWHERE = ("token_dim", "grid", "base_classes")

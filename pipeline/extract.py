@@ -11,11 +11,11 @@ from functools import partial
 from pipeline.decoding import DECODERS
 from pipeline.decoding.comparison import compare_decoders
 from pipeline.errors import BackendError, ResourceError
-from pipeline.extraction_backends import Backends, fingerprint, load_backends
-from pipeline.extraction_plan import ExtractConfig, plan_extraction, spread_over_classes
-from pipeline.extraction_report import ExtractProgress, ExtractReport
-from pipeline.extraction_work import ChunkResult, ChunkSettings, open_chunk_worker
-from pipeline.interruption import StopRequest
+from pipeline.extraction.backends import Backends, fingerprint, load_backends
+from pipeline.extraction.interruption import StopRequest
+from pipeline.extraction.plan import ExtractConfig, plan_extraction, spread_over_classes
+from pipeline.extraction.report import ExtractProgress, ExtractReport
+from pipeline.extraction.work import ChunkResult, ChunkSettings, open_chunk_worker
 from pipeline.manifests import Manifest, Video
 from pipeline.prompts import PromptTables
 from pipeline.scheduling import run_tasks

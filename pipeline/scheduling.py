@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from pipeline.errors import ResourceError
-from pipeline.interruption import StopRequest
+from pipeline.extraction.interruption import StopRequest
 
 TaskT = TypeVar("TaskT")
 ResultT = TypeVar("ResultT")

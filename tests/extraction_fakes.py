@@ -15,7 +15,7 @@ import torch
 from pipeline.encoders import FrameFeatures
 from pipeline.errors import VideoError
 from pipeline.extract import extract
-from pipeline.extraction_plan import ExtractConfig
+from pipeline.extraction.plan import ExtractConfig
 from pipeline.manifests import Manifest, Video
 from pipeline.segmenters import no_masks
 

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 import cli
 from pipeline.errors import ConfigError, ResourceError
-from pipeline.extraction_plan import ExtractConfig
-from pipeline.extraction_report import ExtractReport
+from pipeline.extraction.plan import ExtractConfig
+from pipeline.extraction.report import ExtractReport
 
 CLASSES = ("clap", "jump", "wave")
 NUM_FRAMES = 4

@@ -112,7 +112,7 @@ def test_evaluate_prints_a_line_of_accuracy_and_its_interval(run):
         (["--run", "nowhere"], "nowhere/config.json is absent; a run was needed"),
         (
             ["--shards", "other/foreign"],
-            "trained on other features than .*: encoder.name 'synthetic' there and 'other' here.*train on these",
+            "trained on other features than .*: encoder.name 'synthetic' there and 'other' here",
         ),
         (["--frames", 3], "trained on clips of 4 frames, these have 3"),
         (["--episodes", 1], "episodes=1; at least 2"),
@@ -168,7 +168,7 @@ def test_killed_run_resumes_by_itself_to_the_same_weights(place, tmp_path, repos
     environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
     killer = (
         "import os, signal, cli\n"
-        "from i2st_model import training\n"
+        "from i2st_model.training import run as training\n"
         "save = training.save_state\n"
         "def then_die(*args, **values):\n"
         "    save(*args, **values)\n"

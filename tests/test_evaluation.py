@@ -14,8 +14,8 @@ from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method
 from i2st_model.scoring import DESCRIBE_VIDEOS, Predictions, describe_videos
 from i2st_model.statistics import paired_difference
-from i2st_model.training import train
-from i2st_model.training_config import TrainConfig
+from i2st_model.training.config import TrainConfig
+from i2st_model.training.run import train
 from pipeline.errors import BackendError, ConfigError
 from pipeline.shards.reader import ShardReader
 

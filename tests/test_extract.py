@@ -13,7 +13,7 @@ from extraction_fake_decoder import pictures
 from pipeline.decoding.comparison import Difference
 from pipeline.errors import BackendError, ConfigError, ResourceError
 from pipeline.extract import check_decoders, extract
-from pipeline.extraction_plan import ExtractConfig, plan_extraction, spread_over_classes
+from pipeline.extraction.plan import ExtractConfig, plan_extraction, spread_over_classes
 from pipeline.manifests import Video
 from pipeline.shards.index import ShardIndex
 from pipeline.shards.reader import ShardReader

@@ -6,9 +6,9 @@ from synthetic_shards import CELLS, FINGERPRINT, make_shards
 from i2st_model.config import preset
 from i2st_model.draws import Stream, Words
 from i2st_model.features import FeatureStore
-from i2st_model.schedules import learning_rate_factor, num_steps, random_positions
 from i2st_model.stem import Stem
 from i2st_model.stem_features import StemFeatures
+from i2st_model.training.schedules import learning_rate_factor, num_steps, random_positions
 from pipeline.errors import ConfigError, ShardError
 
 

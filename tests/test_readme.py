@@ -9,7 +9,7 @@ from typer.main import get_command
 
 import cli
 from i2st_model.config import PRESETS, NetworkConfig
-from i2st_model.training_config import TrainConfig
+from i2st_model.training.config import TrainConfig
 
 DOCUMENTS = ("README.md", "docs/datasets.md", "docs/masks.md", "docs/shards.md", "docs/method.md")
 

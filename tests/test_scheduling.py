@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from pipeline.errors import BackendError, ResourceError
-from pipeline.interruption import StopRequest
+from pipeline.extraction.interruption import StopRequest
 from pipeline.scheduling import run_tasks
 
 
@@ -157,7 +157,7 @@ def test_run_tasks_kills_its_busy_workers_at_once_on_a_second_signal(tmp_path):
 
 WAITER = """
     import sys, time
-    from pipeline.interruption import StopRequest
+    from pipeline.extraction.interruption import StopRequest
     with StopRequest(grace_seconds={grace}) as stop:
         print("ready", flush=True)
         begin = time.monotonic()

@@ -4,7 +4,7 @@ import pytest
 
 from i2st_model.runs import CONFIG_NAME
 from i2st_model.settings import change_config, recorded_run
-from i2st_model.training_config import TrainConfig
+from i2st_model.training.config import TrainConfig
 from pipeline.errors import CheckpointError, ConfigError
 
 

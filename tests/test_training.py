@@ -11,7 +11,6 @@ import torch
 from synthetic_shards import make_shards
 from torch.nn import functional
 
-from i2st_model import training_step
 from i2st_model.checkpoints import load_checkpoint
 from i2st_model.evaluation import EvaluateConfig, evaluate
 from i2st_model.features import FeatureStore
@@ -19,11 +18,12 @@ from i2st_model.load_method import load_method
 from i2st_model.network import build_network
 from i2st_model.runs import CHECKPOINT_NAME, LOG_NAME, STATE_NAME
 from i2st_model.stem_features import StemFeatures
-from i2st_model.training import Trainer, train
-from i2st_model.training_config import TrainConfig, train_config
-from i2st_model.training_data import TrainData, flip_tokens, flips_for
-from i2st_model.training_setup import build_untrained, network_config_for, pool_sampler
-from i2st_model.training_step import build_optimizer, take_step
+from i2st_model.training import step as training_step
+from i2st_model.training.config import TrainConfig, train_config
+from i2st_model.training.data import TrainData, flip_tokens, flips_for
+from i2st_model.training.run import Trainer, train
+from i2st_model.training.setup import build_untrained, network_config_for, pool_sampler
+from i2st_model.training.step import build_optimizer, take_step
 from pipeline.errors import CheckpointError, ConfigError, I2STError
 
 NETWORK = {"dim": 16, "heads": 2, "mask_width": 8, "num_instances": 2, "perception_layers": 1}
@@ -137,7 +137,7 @@ sys.path.insert(0, "tests")
 torch.set_num_threads(1)
 from pathlib import Path
 from test_training import SMALL, open_store
-from i2st_model.training import train
+from i2st_model.training.run import train
 train(SMALL, open_store(Path(sys.argv[1])), Path(sys.argv[2]), resume=True,
       on_progress=lambda progress: print(progress.step, flush=True))
 """
@@ -209,7 +209,9 @@ def test_a_run_folder_in_use_is_refused_unless_resumed_with_the_same_settings(st
     with pytest.raises(ConfigError, match="holds a run already.*pass --resume"):
         train(SMALL, store, uninterrupted.run_folder)
     other = replace(SMALL, seed=1, network={**NETWORK, "dim": 32})
-    message = r"another run: train\.network\.dim 16 there and 32 here, train\.seed 0 there and 1 here"
+    message = (
+        r"another run: train\.network\.dim 16 there and 32 here, train\.seed 0 there and 1 here"
+    )
     with pytest.raises(ConfigError, match=message):
         train(other, store, uninterrupted.run_folder, resume=True)
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from i2st_model.losses import base_class_loss, episode_loss, mask_loss
 from i2st_model.network import I2STNetwork
-from i2st_model.schedules import learning_rate_factor
-from i2st_model.training_config import TrainConfig
-from i2st_model.training_data import TrainBatch
+from i2st_model.training.config import TrainConfig
+from i2st_model.training.data import TrainBatch
+from i2st_model.training.schedules import learning_rate_factor
 from pipeline.errors import I2STError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.decoding import get_decoder
 from pipeline.devices import resolve_device
 from pipeline.encoders import FrameEncoder, get_encoder
-from pipeline.extraction_plan import ExtractConfig
+from pipeline.extraction.plan import ExtractConfig
 from pipeline.manifests import Manifest, Video
 from pipeline.prompts import PromptTables, prompts_for, prompts_sha256
 from pipeline.segmenters import Segmenter, get_segmenter

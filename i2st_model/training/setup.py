@@ -10,8 +10,8 @@ from i2st_model.config import NetworkConfig, preset
 from i2st_model.draws import WORD, Stream, Words
 from i2st_model.features import FeatureStore
 from i2st_model.network import I2STNetwork, build_network
-from i2st_model.pools import PoolSampler
-from i2st_model.training_config import TrainConfig
+from i2st_model.training.config import TrainConfig
+from i2st_model.training.pools import PoolSampler
 
 INITIAL = WORD - 1
 """Number of the torch seed that initial weights are drawn from; no step reaches it."""

@@ -9,8 +9,8 @@ from data_manifests import __version__
 from i2st_model.checkpoints import load_checkpoint
 from i2st_model.features import FeatureStore
 from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, read_config, write_json
-from i2st_model.schedules import num_steps
-from i2st_model.training_config import TrainConfig, TrainReport
+from i2st_model.training.config import TrainConfig, TrainReport
+from i2st_model.training.schedules import num_steps
 from pipeline.errors import ConfigError
 from pipeline.shards.fingerprint import differences
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from i2st_model.draws import Stream, Words
 from i2st_model.features import FeatureStore
-from i2st_model.pools import Pool, PoolSampler
-from i2st_model.schedules import random_positions
 from i2st_model.stem_features import StemFeatures
-from i2st_model.training_config import TrainConfig
+from i2st_model.training.config import TrainConfig
+from i2st_model.training.pools import Pool, PoolSampler
+from i2st_model.training.schedules import random_positions
 from pipeline.errors import ConfigError
 
 

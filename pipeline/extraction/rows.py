@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from pipeline.encoders import FrameFeatures, finite_frames
 from pipeline.errors import VideoError
+from pipeline.extraction.viewed_clips import ViewedClip
 from pipeline.manifests import Video
 from pipeline.segmenters import ClipToSegment, Masks, Segmenter
 from pipeline.shards.records import Failure
 from pipeline.shards.writer import VideoFeatures
-from pipeline.viewed_clips import ViewedClip
 
 
 def segment_clips(segmenter: Segmenter, clips: Sequence[ClipToSegment]) -> list[Masks | VideoError]:

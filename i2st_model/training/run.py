@@ -16,21 +16,21 @@ from i2st_model.checkpoints import CheckpointInfo, save_checkpoint
 from i2st_model.features import FeatureStore
 from i2st_model.network import build_network
 from i2st_model.runs import CHECKPOINT_NAME, STATE_NAME, StepLog, locked
-from i2st_model.schedules import num_steps
 from i2st_model.stem_features import StemFeatures
-from i2st_model.training_config import TrainConfig, TrainProgress, TrainReport
-from i2st_model.training_data import TrainData, masks_wanted
-from i2st_model.training_resume import finished_report, is_resumed, record_run
-from i2st_model.training_setup import (
+from i2st_model.training.config import TrainConfig, TrainProgress, TrainReport
+from i2st_model.training.data import TrainData, masks_wanted
+from i2st_model.training.resume import finished_report, is_resumed, record_run
+from i2st_model.training.schedules import num_steps
+from i2st_model.training.setup import (
     INITIAL,
     network_config_for,
     own_torch,
     pool_sampler,
     torch_seed,
 )
-from i2st_model.training_state import Best, load_state, save_state
-from i2st_model.training_step import StepResult, build_optimizer, take_step
-from i2st_model.validation import Validation, val_sampler
+from i2st_model.training.state import Best, load_state, save_state
+from i2st_model.training.step import StepResult, build_optimizer, take_step
+from i2st_model.training.validation import Validation, val_sampler
 from pipeline.devices import resolve_device
 
 OnProgress = Callable[[TrainProgress], None]

@@ -19,7 +19,7 @@ from i2st_model.scoring import (
 )
 from i2st_model.stem import Stem
 from i2st_model.stem_features import StemFeatures
-from i2st_model.training_config import TrainConfig
+from i2st_model.training.config import TrainConfig
 from pipeline.errors import ConfigError
 
 

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from pipeline.decoding.children import DecodeChildren
 from pipeline.encoders import FrameFeatures, encode_all
 from pipeline.errors import ResourceError, VideoError
-from pipeline.extraction_backends import Backends, load_backends
-from pipeline.extraction_plan import ChunkTask, ExtractConfig
-from pipeline.extraction_rows import failure_of, segment_clips, video_row
+from pipeline.extraction.backends import Backends, load_backends
+from pipeline.extraction.plan import ChunkTask, ExtractConfig
+from pipeline.extraction.rows import failure_of, segment_clips, video_row
+from pipeline.extraction.viewed_clips import ViewedClip, viewed_clips
 from pipeline.manifests import Manifest, Video
 from pipeline.prompts import PromptTables, prompts_for
 from pipeline.segmenters import ClipToSegment, Masks
 from pipeline.shards.records import Failure
 from pipeline.shards.writer import ShardWriter, VideoFeatures
-from pipeline.viewed_clips import ViewedClip, viewed_clips
 
 logger = logging.getLogger(__name__)
 
