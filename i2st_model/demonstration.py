@@ -139,7 +139,7 @@ def _extract(
 ) -> ExtractReport:
     source = open_dataset(table=table)
     config = ExtractConfig(
-        dataset=source.manifest.name,
+        dataset="demo",
         videos=source.root,
         out=out,
         encoder="efficientnet-lite0",
