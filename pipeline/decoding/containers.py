@@ -9,6 +9,7 @@ header, and of its protocols only ``file`` is left.
 import stat
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -40,7 +41,10 @@ _PLAYLIST_HEADS = (b"#EXTM3U", b"ffconcat", b"v=0", b"[InternetShortcut]", b"[Re
 _PROBED_PACKETS = 8
 # Opening decodes a few pictures. Before PyAV 18 these cannot be held to a budget (its options crash
 # on containers such as FLV); there FFmpeg's own limit of 268 million pixels has to do.
-_CAN_LIMIT_PROBING = int(av.__version__.split(".")[0]) >= 18
+_AV_MAJOR = int(av.__version__.split(".")[0])
+_CAN_LIMIT_PROBING = _AV_MAJOR >= 18
+# Titles that are no UTF-8 made older versions raise; PyAV 19 reads them and lost the option.
+_LENIENT_METADATA: dict[str, Any] = {"metadata_errors": "ignore"} if _AV_MAJOR < 19 else {}
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC: cover art
 
 
@@ -62,9 +66,9 @@ def open_video(path: Path, max_pixels: int) -> InputContainer:
     try:
         container = av.open(
             str(path.absolute()),  # or FFmpeg would take a name with a colon for a protocol
-            metadata_errors="ignore",
             container_options=locks,
             options=codec_options(max_pixels) if _CAN_LIMIT_PROBING else {},
+            **_LENIENT_METADATA,
         )
     except (av.FFmpegError, ValueError) as error:
         raise VideoError(
