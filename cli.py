@@ -62,7 +62,10 @@ class FaultPrinter(TyperGroup):
             note(f"error: {printable(' '.join(str(fault).split()))}")
             raise typer.Exit(fault.exit_code) from None
         except KeyboardInterrupt:
-            note("interrupted; finished work is kept, the same command goes on from there")
+            note(
+                "interrupted; finished work is kept: `i2st extract` goes on when it is run again, "
+                "`i2st train` with --resume"
+            )
             raise typer.Exit(EXIT_SIGNAL + 2) from None
 
 
@@ -103,7 +106,7 @@ Shards = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="Decides every draw.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Threads = Annotated[
-    int, typer.Option(min=1, help="CPU threads; another number may change the last bits.")
+    int, typer.Option(min=1, help="CPU threads; with more than 1 the last bits may vary.")
 ]
 
 
@@ -202,7 +205,7 @@ def _lines(what: str) -> Show:
         now = time.monotonic()
         if now - last >= SECONDS_PER_LINE or done == total:
             last = now
-            note(f"{what} {done}/{total}: {words}")
+            note(f"{what} {done}/{total}" + (f": {words}" if words else ""))
 
     return show
 
@@ -263,7 +266,9 @@ def extract(
         float, typer.Option(help="Refuse a file of which less decodes.")
     ] = 0.95,
     decode_timeout: Annotated[float, typer.Option(help="Seconds per video.")] = 60.0,
-    workers: Annotated[int, typer.Option(help="Worker processes; 0 works in this one.")] = 0,
+    workers: Annotated[
+        int, typer.Option(help="Processes, each on whole shards; 0 works in this one.")
+    ] = 0,
     batch_frames: Annotated[int, typer.Option(help="Frames per encoder call.")] = 64,
     shard_videos: Annotated[int, typer.Option(help="Videos per shard.")] = 64,
     limit: Annotated[
@@ -403,7 +408,13 @@ def train(
 ) -> None:
     """Stage two: train I2ST by episodes from shards; a killed run resumes to the same weights."""
     from i2st_model.features import FeatureStore
-    from i2st_model.runs import find_newest_shards, find_newest_unfinished, new_run_folder
+    from i2st_model.runs import (
+        discard_unused,
+        find_newest_shards,
+        find_newest_unfinished,
+        new_run_folder,
+        unfinished_runs,
+    )
     from i2st_model.settings import change_config, recorded_run
     from i2st_model.training.config import TrainConfig
     from i2st_model.training.run import train as fit
@@ -427,10 +438,12 @@ def train(
         config = change_config(recorded.train, _typed(ctx, flags), setting or [])
     else:
         config = change_config(TrainConfig(), flags, setting or [])
+        for old in unfinished_runs(Path("runs")) if run is None else ():
+            note(f"unfinished: {old}; `i2st train --run {old} --resume` would go on with it")
     folder = shards or find_newest_shards(Path("shards"))
-    note(f"shards: {folder}")
     _use_threads(threads)
     store = FeatureStore(_open_shards(folder), num_frames=config.frames)
+    _note_shards(folder, store.index)
     run = run or new_run_folder(Path("runs"), store.index.dataset_name, today=date.today())
     note(f"run: {run}")
     show_settings({**asdict(config), "threads": threads})
@@ -441,7 +454,10 @@ def train(
                 note(sentence)
             show(p.step, p.num_steps, _train_line(p))
 
-        report = fit(config, store, run, resume=resume, on_progress=tell)
+        try:
+            report = fit(config, store, run, resume=resume, on_progress=tell)
+        finally:
+            discard_unused(run)
     values = {
         "run": str(report.run_folder),
         "checkpoint": str(report.checkpoint),
@@ -476,6 +492,12 @@ def _use_threads(count: int) -> None:
 
     # Threads that wait for each other on shared cores measured many times slower than one.
     torch.set_num_threads(count)
+
+
+def _note_shards(folder: Path, index: Any) -> None:
+    present = index.classes_present
+    sizes = "/".join(str(len(names)) for names in present.values())
+    note(f"shards: {folder}: {len(index.videos)} videos of {sizes} {'/'.join(present)} classes")
 
 
 def _open_shards(folder: Path) -> Any:
@@ -537,11 +559,14 @@ def evaluate(
         recorded = recorded_run(run)
         shards, frames = shards or recorded.shards, frames or recorded.train.frames
         note(f"run: {run}")
+    elif shards is None and any(Path("runs").glob("*/checkpoint.safetensors")):
+        # The same shards as the trained network's, so that methods are compared on the same clips.
+        shards = recorded_run(find_newest_run(Path("runs"))).shards
     folder = shards or find_newest_shards(Path("shards"))
-    note(f"shards: {folder}")
     show_settings({"method": method, **asdict(config), "frames": frames, "threads": threads})
     _use_threads(threads)
     store = FeatureStore(_open_shards(folder), num_frames=frames)
+    _note_shards(folder, store.index)
     ready, checkpoint = load_method(method, store, shards=folder, run=run, device=device)
     with progress("episodes") as show:
         found = measure(
@@ -557,7 +582,8 @@ def evaluate(
     if per_class:
         show_table([(n, f"{a:.1f}") for n, a in found.per_class.items()], ("class", "accuracy"))
     typer.echo(
-        f"{found.method} on {found.dataset} {split}, {way}-way {shot}-shot, {episodes} episodes: "
+        f"{found.method} on {found.dataset} {split} ({len(found.per_class)} classes, "
+        f"{found.num_videos} videos), {way}-way {shot}-shot, {episodes} episodes: "
         f"{found.accuracy.mean:.2f} +/- {found.accuracy.half_width:.2f} %"
     )
 
@@ -574,6 +600,7 @@ def demo(
     """The whole story on synthetic videos made on the spot: no data, no network connection."""
     from i2st_model.demonstration import DemoConfig, run_demo, smallest
 
+    _use_threads(1)
     config = DemoConfig(out=out, seed=seed)
     config = smallest(config) if tiny else config
     note(
@@ -624,6 +651,7 @@ def info(
         "videos": len(index.videos),
         "failures": [failure._asdict() for failure in index.failures],
         "classes": {split: len(names) for split, names in index.classes.items()},
+        "classes_present": {split: len(names) for split, names in index.classes_present.items()},
         "frames": index.num_frames,
         "tokens": [index.num_tokens, index.token_dim],
         "embedding": index.embedding_dim,
@@ -635,8 +663,15 @@ def info(
     if as_json:
         typer.echo(json.dumps(values))
         return
+    present = index.classes_present
     values["failures"] = len(index.failures)
-    show_result({**values, "fingerprint": json.dumps(index.fingerprint)}, as_json=False)
+    values["classes"] = ", ".join(
+        f"{split} {len(present[split])} of {len(names)}" for split, names in index.classes.items()
+    )
+    for key in ("classes_present", "fingerprint"):
+        del values[key]
+    show_result(values, as_json=False)
+    typer.echo(f"fingerprint {json.dumps(index.fingerprint, indent=2)}")
     for failure in index.failures:
         typer.echo(failure_line(failure))
 

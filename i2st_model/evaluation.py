@@ -73,6 +73,8 @@ class Evaluation:
     per_episode: NDArray[np.float64]
     """(episodes,) accuracy in [0, 1], for paired differences."""
     predictions: Predictions
+    num_videos: int
+    """Of the classes that episodes are drawn from."""
     digest: str
     """Of the shards."""
     checkpoint: str | None
@@ -95,6 +97,8 @@ class Evaluation:
             "disjoint_groups": config.disjoint_groups,
             "accuracy": self.accuracy.mean,
             "half_width": self.accuracy.half_width,
+            "num_classes": len(self.per_class),
+            "num_videos": self.num_videos,
             "per_class": self.per_class,
             "dropped_classes": list(self.dropped_classes),
             "digest": self.digest,
@@ -163,6 +167,7 @@ def evaluate(
         per_class=per_class_accuracy(predictions, store.reader.class_names),
         per_episode=per_episode,
         predictions=predictions,
+        num_videos=len(rows),
         digest=store.index.digest,
         checkpoint=None if checkpoint is None else str(checkpoint.path),
         dropped_classes=sampler.dropped,

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.errors import CheckpointError, ConfigError, I2STError, ResourceError
 from pipeline.shards.files import explain_os_error, sync_folder
-from pipeline.shards.lock import FolderLock
+from pipeline.shards.lock import LOCK_NAME, FolderLock
 
 CONFIG_NAME = "config.json"
 LOG_NAME = "log.jsonl"
@@ -79,8 +79,21 @@ def find_newest_run(root: Path) -> Path:
     raise ConfigError(f"no finished run in {root}; a checkpoint was needed; run `i2st train`")
 
 
+def unfinished_runs(root: Path) -> list[Path]:
+    """Return the runs below ``root`` without a checkpoint; the furthest saved, newest one first."""
+    runs = [path.parent for path in root.glob(f"*/{CONFIG_NAME}")]
+    open_runs = [run for run in runs if not (run / CHECKPOINT_NAME).is_file()]
+
+    def age(run: Path) -> tuple[bool, int, str]:
+        saved = (run / STATE_NAME).is_file()
+        latest = run / (STATE_NAME if saved else CONFIG_NAME)
+        return saved, latest.stat().st_mtime_ns, run.name
+
+    return sorted(open_runs, key=age, reverse=True)
+
+
 def find_newest_unfinished(root: Path) -> Path:
-    """Return the folder below ``root`` of the newest run that has no checkpoint yet.
+    """Return the first of `unfinished_runs`.
 
     Args:
         root: folder of all runs.
@@ -91,13 +104,20 @@ def find_newest_unfinished(root: Path) -> Path:
     Raises:
         ConfigError: every run below ``root`` is finished.
     """
-    newest = _newest(root, CONFIG_NAME)
-    if newest is None or (newest / CHECKPOINT_NAME).is_file():
+    runs = unfinished_runs(root)
+    if not runs:
         raise ConfigError(
             f"no unfinished run in {root}; one was needed to resume; run `i2st train`, or name "
             "the run with --run"
         )
-    return newest
+    return runs[0]
+
+
+def discard_unused(folder: Path) -> None:
+    """Remove a run's folder in which nothing was recorded, as after settings that are refused."""
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK_NAME}:
+        (folder / LOCK_NAME).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def find_newest_shards(root: Path) -> Path:

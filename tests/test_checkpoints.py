@@ -26,12 +26,14 @@ from i2st_model.runs import (
     CHECKPOINT_NAME,
     STATE_NAME,
     StepLog,
+    discard_unused,
     find_newest_run,
     find_newest_shards,
     find_newest_unfinished,
     locked,
     new_run_folder,
     read_config,
+    unfinished_runs,
     write_whole,
 )
 from pipeline.errors import CheckpointError, ConfigError, ResourceError
@@ -227,6 +229,26 @@ def test_a_run_folder_that_cannot_be_made_is_refused(tmp_path):
         new_run_folder(tmp_path / "file", "x", today=date(2026, 3, 7))
 
 
+def test_a_run_that_saved_its_state_is_resumed_before_a_newer_one_that_did_not(tmp_path):
+    for name, file, seconds in (("far", "state.safetensors", 100), ("new", "config.json", 200)):
+        (tmp_path / name).mkdir()
+        for each in {"config.json", file}:
+            (tmp_path / name / each).write_bytes(b"{}")
+            os.utime(tmp_path / name / each, (seconds, seconds))
+    assert [run.name for run in unfinished_runs(tmp_path)] == ["far", "new"]
+
+
+def test_only_a_folder_in_which_nothing_was_recorded_is_discarded(tmp_path):
+    refused, begun = tmp_path / "refused", tmp_path / "begun"
+    for folder in (refused, begun):
+        folder.mkdir()
+        (folder / ".lock").write_bytes(b"")
+    (begun / "config.json").write_bytes(b"{}")
+    for folder in (refused, begun, tmp_path / "absent"):
+        discard_unused(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["begun"]
+
+
 def test_newest_unfinished_run_is_found(tmp_path):
     for name, seconds in (("a", 100), ("b", 200)):
         (tmp_path / name).mkdir()
@@ -234,6 +256,8 @@ def test_newest_unfinished_run_is_found(tmp_path):
         os.utime(tmp_path / name / "config.json", (seconds, seconds))
     assert find_newest_unfinished(tmp_path).name == "b"
     (tmp_path / "b" / CHECKPOINT_NAME).write_bytes(b"")
+    assert find_newest_unfinished(tmp_path).name == "a"
+    (tmp_path / "a" / CHECKPOINT_NAME).write_bytes(b"")
     with pytest.raises(ConfigError, match="no unfinished run in"):
         find_newest_unfinished(tmp_path)
 

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from synthetic_shards import FINGERPRINT, make_shards
@@ -90,12 +91,20 @@ def test_evaluate_takes_the_newest_run_and_prints_the_documented_keys(run):
     assert found["half_width"] >= 0
     assert len(found["digest"]) == 64
     assert found["checkpoint"] == f"{run}/checkpoint.safetensors"
+    assert (found["num_classes"], found["num_videos"]) == (5, 40)
+    assert "shards/toy: 128 videos of 6/5/5 train/val/test classes" in done.stderr
+
+
+def test_a_refused_training_leaves_no_folder_behind(run):
+    before = sorted(Path("runs").iterdir())
+    assert i2st("train", "--preset", "fast").exit_code == 2
+    assert sorted(Path("runs").iterdir()) == before
 
 
 def test_evaluate_prints_a_line_of_accuracy_and_its_interval(run):
     done = i2st("evaluate", "--method", "protonet", "--episodes", 50)
     assert done.exit_code == 0
-    assert "protonet on toy test, 5-way 1-shot, 50 episodes: " in done.stdout
+    assert "protonet on toy test (5 classes, 40 videos), 5-way 1-shot, 50 episodes: " in done.stdout
     assert "+/-" in done.stdout
     assert "test 4" in done.stdout
 

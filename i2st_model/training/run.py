@@ -1,8 +1,8 @@
 """Training by episodes, from shards to a checkpoint; a killed run goes on to the same weights.
 
-On a CPU the weights are a function of the shards' content, the config and the thread count, bit
-for bit and across interruptions. On a GPU some sums are made in no fixed order and the last bits
-differ.
+On one CPU thread the weights are a function of the shards' content and the config, bit for bit and
+across interruptions. On more threads, or on a GPU, sums are made in no fixed order and the last
+bits differ.
 """
 
 import time

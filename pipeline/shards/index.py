@@ -88,6 +88,12 @@ class ShardIndex:
         return dict(self.dataset["classes"])
 
     @property
+    def classes_present(self) -> dict[str, list[str]]:
+        """Split -> names of the classes that have a video here, in manifest order."""
+        there = {video.class_name for video in self.videos}
+        return {split: [n for n in names if n in there] for split, names in self.classes.items()}
+
+    @property
     def class_names(self) -> list[str]:
         """Class names over all splits, in manifest order; a class index points in here."""
         return [name for names in self.dataset["classes"].values() for name in names]
