@@ -351,3 +351,16 @@ def test_real_weights_do_not_find_what_is_absent(real_segmenter, name, noun):
 
     frame = getattr(data, name)()[..., :3]
     assert not real_segmenter.segment([clip_of([frame], actor=(noun,))])[0].found.any()
+
+
+def test_without_a_named_checkpoint_the_usual_place_is_looked_at(tmp_path, monkeypatch):
+    from pipeline.segmenters.sam_clip_weights import SAM_DEFAULT, load_sam
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BackendError, match=f"finds no SAM weights {SAM_DEFAULT}; .* put it there"):
+        load_sam(None, "cpu")
+    SAM_DEFAULT.parent.mkdir()
+    torch.save({"nothing": torch.zeros(1)}, SAM_DEFAULT)
+    with pytest.raises(BackendError, match=str(SAM_DEFAULT)) as refused:
+        load_sam(None, "cpu")
+    assert "finds no SAM weights" not in str(refused.value)
