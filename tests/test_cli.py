@@ -192,9 +192,19 @@ def test_extract_of_a_table_skips_what_is_absent_and_refuses_when_all_is(here):
     assert not (here / "other").exists()
 
 
-def test_extract_check_decoder_compares_with_decord(here):
+def test_extract_check_decoder_compares_with_decord(here, monkeypatch):
     pytest.importorskip("decord")
+    from pipeline import extract
+
+    compare, compared = extract.compare_decoders, []
+
+    def spy(paths, *rest, **options):
+        compared.extend(paths)
+        return compare(paths, *rest, **options)
+
+    monkeypatch.setattr(extract, "compare_decoders", spy)
     works("extract", "--videos", "mine", *PLAIN, "--check-decoder", "2")
+    assert len(set(compared)) == 2
 
 
 def test_a_skipped_video_gives_3_and_is_tried_again_when_asked(here):
