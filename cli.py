@@ -79,6 +79,8 @@ app = typer.Typer(
 )
 manifest_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(manifest_app, name="manifest", help="What a dataset holds, and what is on disk.")
+masks_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(masks_app, name="masks", help="How good a segmenter's masks are.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 DatasetName = Annotated[
@@ -100,6 +102,12 @@ SplitFile = Annotated[
 ]
 SplitSeed = Annotated[int, typer.Option(help="Draws the class splits of --videos.")]
 PromptMode = Annotated[str, typer.Option(help="nouns, raw_label or actor_only.")]
+PromptFile = Annotated[Path | None, typer.Option("--prompts", help="YAML of your own prompts.")]
+SegmenterName = Annotated[str, typer.Option(help="A segmenter, as for `i2st extract`.")]
+SamWeights = Annotated[str | None, typer.Option("--sam", help="SAM of sam_clip, as for extract.")]
+ClipWeights = Annotated[
+    str | None, typer.Option("--clip", help="CLIP of sam_clip, as for extract.")
+]
 Shards = Annotated[
     Path | None, typer.Option(help="Folder of shards.  [default: the newest in shards/]")
 ]
@@ -833,3 +841,78 @@ def manifest_import(
         typer.echo(
             f"{one.dataset} {one.edition} {one.split}: {one.num_videos} videos in {one.path}"
         )
+
+
+@masks_app.command("score")
+def masks_score(
+    truth: Annotated[Path, typer.Option(help="Folder of true person masks, as `precomputed`.")],
+    dataset: DatasetName = None,
+    videos: VideosFolder = None,
+    table: TableFile = None,
+    data_root: DataRoot = Path("data"),
+    edition: Edition = None,
+    segmenter: SegmenterName = "sam_clip",
+    masks: Annotated[Path | None, typer.Option(help="Mask files, for precomputed.")] = None,
+    sam: SamWeights = None,
+    clip: ClipWeights = None,
+    prompts: PromptFile = None,
+    prompt_mode: PromptMode = "nouns",
+    frames: Annotated[int, typer.Option(help="Frames per video.")] = 8,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most this many videos, in turn from every class.")
+    ] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Also class by class.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """A segmenter's actor masks against true person masks of train videos, beside controls."""
+    from pipeline.datasets import open_dataset
+    from pipeline.devices import resolve_device
+    from pipeline.prompted_clips import prompted_clips
+    from pipeline.prompts import load_prompt_tables
+    from pipeline.segmenter_scores import ALL_CLASSES, score_segmenter, videos_with_truth
+    from pipeline.segmenters import get_segmenter
+    from pipeline.segmenters.precomputed import Precomputed
+
+    source = open_dataset(
+        dataset=dataset, edition=edition, videos=videos, table=table, data_root=data_root
+    )
+    truth_masks = Precomputed(truth)
+    chosen = videos_with_truth(source.videos, truth_masks, limit=limit)
+    options = {name: value for name, value in (("sam", sam), ("clip", clip)) if value is not None}
+    scored = get_segmenter(segmenter, device=resolve_device(device), masks=masks, **options)
+    if scored is None:
+        raise ConfigError(
+            "--segmenter none makes no masks; one that does was needed; pass e.g. center_prior"
+        )
+    ids = [video.video_id for video in source.videos]
+    clips = prompted_clips(
+        source.manifest,
+        chosen,
+        source.root,
+        num_frames=frames,
+        prompts=load_prompt_tables(source.manifest, source.root, user=prompts, video_ids=ids),
+        prompt_mode=prompt_mode,
+    )
+    with progress("videos") as show:
+        found = score_segmenter(
+            scored, truth_masks, clips, on_progress=lambda done: show(done, len(chosen), "")
+        )
+    for failure in found.failures:
+        note(failure_line(failure))
+    if as_json:
+        typer.echo(json.dumps(found.to_json()))
+    else:
+        rows = [row for row in found.rows if per_class or row.class_name == ALL_CLASSES]
+        measures = list(rows[0].scores)
+        show_table(
+            [
+                (row.masks, row.class_name or "all", row.num_frames)
+                + tuple(f"{row.scores[name]:.3f}" for name in measures)
+                for row in rows
+            ],
+            ("masks", "class", "frames", *measures),
+        )
+        typer.echo(f"means over frames with a true mask, of {found.num_videos} train videos")
+    if found.failures:
+        raise typer.Exit(EXIT_SOME_SKIPPED)
