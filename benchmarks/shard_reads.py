@@ -1,11 +1,11 @@
 """Random reads of features: i2st's mapped shards beside other ways to keep them in HDF5.
 
-    python -m benchmarks.shard_reads [--videos 320] [--draw 40] [--repeats 7] [--folder DIR]
+    python -m benchmarks.shard_reads [--videos 320] [--draw 40] [--repeats 15] [--folder DIR]
 
 Prints Markdown. Every way returns the same bytes, which is checked first. The ceiling is the
-kernel's own copy: read(2) of the same bytes, at their places in the same files, into memory that is
-there already. "Cold" drops the files from the page cache before each draw (posix_fadvise), which a
-virtual machine's host may ignore. Times on shared machines are noisy: quote the ratios.
+kernel's own copy: read(2) of the same bytes at their places in the same files. "Cold" drops the
+files from the page cache before each draw (posix_fadvise), which a virtual machine's host may
+ignore. Times on shared machines are noisy: quote the ratios.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument(
         "--draw", type=int, default=40, help="videos per draw, 5-way 3-shot 5-query"
     )
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to measure")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=flags.folder) as name:
@@ -158,7 +158,8 @@ def open_all(folder: Path, num_videos: int) -> dict[str, Way]:
 
     return {
         "mapped shards (i2st)": reader.tokens,
-        "read(2) of the same bytes": raw_reads(places),
+        "read(2) of the same bytes": raw_reads(places, keep=False),
+        "read(2) into memory kept from before": raw_reads(places, keep=True),
         "same shards through h5py": one_by_one(lambda row: places[row]),
         "one group per video, h5py": one_by_one(lambda row: (groups[f"v{row:06d}/tokens"], ())),
         "chunk per video, h5py": one_by_one(lambda row: (chunked["tokens"], row)),
@@ -166,25 +167,28 @@ def open_all(folder: Path, num_videos: int) -> dict[str, Way]:
     }
 
 
-def raw_reads(places: list[tuple[h5py.Dataset, int]]) -> Way:
-    """Return a reader that asks the kernel for each video's bytes, into one buffer kept for all.
+def raw_reads(places: list[tuple[h5py.Dataset, int]], *, keep: bool) -> Way:
+    """Return a reader that asks the kernel for each video's bytes.
 
     Args:
         places: dataset and row of each video.
+        keep: use the memory of the draw before; else each draw gets memory of its own, as every
+            other way does, and the kernel has to clear it.
     """
-    buffer: dict[int, NDArray[np.float16]] = {}
-    names = {dataset.file.filename for dataset, _ in places}
-    descriptors = {name: os.open(name, os.O_RDONLY) for name in names}
+    descriptors = {
+        name: os.open(name, os.O_RDONLY) for name in {place.file.filename for place, _ in places}
+    }
     size = 2 * int(np.prod(SHAPE))
     spots = [
-        (descriptors[dataset.file.filename], dataset.id.get_offset() + row * size)
-        for dataset, row in places
+        (descriptors[place.file.filename], place.id.get_offset() + row * size)
+        for place, row in places
     ]
+    kept: dict[int, NDArray[np.float16]] = {}
 
     def read(rows: NDArray[np.int64]) -> NDArray[np.float16]:
-        if len(rows) not in buffer:
-            buffer[len(rows)] = np.zeros((len(rows), *SHAPE), np.float16)
-        out = buffer[len(rows)]
+        if keep and len(rows) not in kept:
+            kept[len(rows)] = np.zeros((len(rows), *SHAPE), np.float16)
+        out = kept[len(rows)] if keep else np.empty((len(rows), *SHAPE), np.float16)
         for position, row in enumerate(rows.tolist()):
             descriptor, offset = spots[row]
             assert os.preadv(descriptor, [out[position]], offset) == size
@@ -198,6 +202,10 @@ def timings(
 ) -> dict[str, float]:
     """Time every way on every draw, in turn, so that a busy moment meets them all.
 
+    The ways read different draws in one turn, since the second reader of a row would find it in the
+    processor's cache; and every way begins a turn once, since the first pays for what the last one
+    left there.
+
     Args:
         ways: name -> function that reads.
         draws: rows to read.
@@ -207,13 +215,16 @@ def timings(
         Name -> median seconds of a draw.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for rows in draws:
-        for name, way in ways.items():
+    for turn in range(len(draws)):
+        names = list(ways)
+        first = turn % len(names)
+        for place, name in enumerate(names[first:] + names[:first]):
+            rows = draws[(turn + place) % len(draws)]
             if cold:
                 mapped_reader(cold / "shards")._open.clear()  # a mapped page cannot leave the cache
                 drop_from_cache(cold)
             begin = time.perf_counter()
-            way(rows)
+            ways[name](rows)
             seconds[name].append(time.perf_counter() - begin)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
