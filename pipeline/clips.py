@@ -13,11 +13,13 @@ from pipeline.errors import ConfigError
 FrameChooser = Callable[[int], Sequence[int] | NDArray[np.int32]]
 """Number of frames that really decode, at least 1 -> indices in presentation order."""
 
-FrameRule = Callable[[int, int], NDArray[np.int32]]
-"""(num_frames, count) -> (count,) indices in 0..num_frames-1 that never decrease."""
+FrameRule = Callable[[int, int, float], NDArray[np.int32]]
+"""(num_frames, count, phase) -> (count,) indices in 0..num_frames-1 that never decrease."""
+
+BASE_PHASE = 0.0
 
 
-def segment_centres(num_frames: int, count: int) -> NDArray[np.int32]:
+def segment_centres(num_frames: int, count: int, phase: float = BASE_PHASE) -> NDArray[np.int32]:
     """Return the frame at the centre of each of ``count`` equal segments of the video.
 
     Paper: inferred from its relatives, which all draw from equal segments; centres are the
@@ -29,15 +31,17 @@ def segment_centres(num_frames: int, count: int) -> NDArray[np.int32]:
     Args:
         num_frames: frames that decode, at least 1.
         count: indices wanted, at least 1.
+        phase: segments by which every index is moved, -1/2 up to but not including 1/2.
 
     Returns:
         (count,) indices that never decrease; they repeat where the video is shorter than ``count``.
     """
-    _check(num_frames, count)
-    return ((2 * np.arange(count) + 1) * num_frames // (2 * count)).astype(np.int32)
+    up, down = _ratio(num_frames, count, phase)
+    places = (2 * np.arange(count) + 1) * down + 2 * up
+    return (places * num_frames // (2 * down * count)).astype(np.int32)
 
 
-def uniform_endpoints(num_frames: int, count: int) -> NDArray[np.int32]:
+def uniform_endpoints(num_frames: int, count: int, phase: float = BASE_PHASE) -> NDArray[np.int32]:
     """Return ``count`` frames at equal distances from the first to the last, both included.
 
     ``np.linspace(0, num_frames - 1, count)`` rounded half up; one index is the middle frame.
@@ -45,15 +49,20 @@ def uniform_endpoints(num_frames: int, count: int) -> NDArray[np.int32]:
     Args:
         num_frames: frames that decode, at least 1.
         count: indices wanted, at least 1.
+        phase: distances by which every index is moved, then kept inside the video; -1/2 up to but
+            not including 1/2. One index moves by that share of the whole video.
 
     Returns:
         (count,) indices that never decrease; they repeat where the video is shorter than ``count``.
     """
-    _check(num_frames, count)
+    up, down = _ratio(num_frames, count, phase)
+    last = num_frames - 1
     if count == 1:
-        return np.array([(num_frames - 1) // 2], np.int32)
+        return np.array([(down + 2 * up) * last // (2 * down)], np.int32)
     gaps = count - 1
-    return ((2 * np.arange(count) * (num_frames - 1) + gaps) // (2 * gaps)).astype(np.int32)
+    places = 2 * (np.arange(count) * down + up) * last
+    rounded = (places + gaps * down) // (2 * gaps * down)
+    return np.clip(rounded, 0, last).astype(np.int32)
 
 
 FRAME_RULES: dict[str, FrameRule] = {
@@ -62,15 +71,17 @@ FRAME_RULES: dict[str, FrameRule] = {
 }
 
 
-def frame_chooser(rule: str, count: int) -> FrameChooser:
+def frame_chooser(rule: str, count: int, phases: Sequence[float] = (BASE_PHASE,)) -> FrameChooser:
     """Fix rule and count, so that a decoder only has to say how many frames there are.
 
     Args:
         rule: a key of `FRAME_RULES`.
         count: F, frames to store per video.
+        phases: P shifts of the frames, in shares of a segment.
 
     Returns:
-        Function from the number of frames that decode to ``count`` indices.
+        Function from the number of frames that decode to P x ``count`` indices: all of the first
+        phase, then all of the second, and so on.
 
     Raises:
         ConfigError: no rule has that name, or ``count`` is below 1.
@@ -81,7 +92,9 @@ def frame_chooser(rule: str, count: int) -> FrameChooser:
     if count < 1:
         raise ConfigError(f"{count} frames per video; at least 1 was needed; raise it")
     chosen_rule = FRAME_RULES[rule]
-    return lambda num_frames: chosen_rule(num_frames, count)
+    return lambda num_frames: np.concatenate(
+        [chosen_rule(num_frames, count, phase) for phase in phases]
+    )
 
 
 def clip_positions(num_stored: int, num_frames: int) -> NDArray[np.int32]:
@@ -105,6 +118,10 @@ def clip_positions(num_stored: int, num_frames: int) -> NDArray[np.int32]:
     return segment_centres(num_stored, num_frames)
 
 
-def _check(num_frames: int, count: int) -> None:
+def _ratio(num_frames: int, count: int, phase: float) -> tuple[int, int]:
+    """Check the arguments of a rule and return the phase as two integers, up / down."""
     if num_frames < 1 or count < 1:
         raise ValueError(f"num_frames={num_frames} and count={count} must both be at least 1")
+    if not -0.5 <= phase < 0.5:
+        raise ValueError(f"phase={phase} must lie in -1/2 up to but not including 1/2")
+    return float(phase).as_integer_ratio()

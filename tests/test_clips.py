@@ -90,3 +90,56 @@ def test_clip_positions_name_both_counts_when_too_few_are_stored():
 def test_rules_refuse_an_empty_video():
     with pytest.raises(ValueError, match="num_frames=0"):
         segment_centres(0, 8)
+
+
+# Phases
+
+
+@given(lengths, counts, st.sampled_from([-0.5, -0.25, 0.0, 0.25, 0.375]))
+def test_phase_moves_segment_centres_by_its_share_of_a_segment(num_frames, count, phase):
+    length = Fraction(num_frames, count)
+    expected = [
+        floor((segment + Fraction(1, 2) + Fraction(phase)) * length) for segment in range(count)
+    ]
+    assert segment_centres(num_frames, count, phase).tolist() == expected
+    assert 0 <= expected[0] <= expected[-1] < num_frames
+
+
+def test_quarter_phases_of_a_hand_made_case():
+    # Segments of 8 frames: centres at 4, 12; a quarter of a segment is 2 frames.
+    assert segment_centres(16, 2).tolist() == [4, 12]
+    assert segment_centres(16, 2, -0.25).tolist() == [2, 10]
+    assert segment_centres(16, 2, 0.25).tolist() == [6, 14]
+    # Distances of 4 frames; the first cannot come earlier, the last not later.
+    assert uniform_endpoints(13, 4).tolist() == [0, 4, 8, 12]
+    assert uniform_endpoints(13, 4, -0.25).tolist() == [0, 3, 7, 11]
+    assert uniform_endpoints(13, 4, 0.25).tolist() == [1, 5, 9, 12]
+    assert uniform_endpoints(13, 1, 0.25).tolist() == [9]
+
+
+@given(lengths, counts, st.sampled_from([-0.25, 0.0, 0.25]))
+def test_phase_moves_uniform_endpoints_by_its_share_of_a_distance(num_frames, count, phase):
+    last = num_frames - 1
+    step = Fraction(last, max(1, count - 1))
+    for i, index in enumerate(uniform_endpoints(num_frames, count, phase)):
+        exact = (i * step if count > 1 else Fraction(last, 2)) + Fraction(phase) * step
+        assert abs(int(index) - min(max(exact, 0), last)) <= Fraction(3, 4)
+        assert 0 <= index <= last
+
+
+@given(st.sampled_from(sorted(FRAME_RULES)), lengths, counts)
+def test_chooser_lists_the_frames_of_one_phase_after_the_other(rule, num_frames, count):
+    chosen = frame_chooser(rule, count, (0.0, -0.25, 0.25))(num_frames)
+    assert chosen.dtype == np.int32
+    base, early, late = chosen.reshape(3, count)
+    assert base.tolist() == frame_chooser(rule, count)(num_frames).tolist()
+    assert (early <= base).all()
+    assert (base <= late).all()
+    assert early[0] >= 0
+    assert late[-1] < num_frames
+
+
+@pytest.mark.parametrize("phase", [0.5, -0.6, float("nan")])
+def test_rules_refuse_a_phase_outside_the_segment(phase):
+    with pytest.raises(ValueError, match=f"phase={phase} must lie in"):
+        segment_centres(9, 3, phase)

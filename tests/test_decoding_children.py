@@ -4,11 +4,13 @@ import subprocess
 import sys
 import textwrap
 import time
+from importlib.util import find_spec
 from io import BytesIO
 
 import numpy as np
 import pytest
 from make_videos import form, scene, write_video
+from PIL import Image
 
 from pipeline.decoding import read_clip
 from pipeline.decoding.children import DecodeChildren
@@ -16,6 +18,9 @@ from pipeline.decoding.types import DecodedClip
 from pipeline.decoding.wire import receive_result, send_result
 from pipeline.errors import BackendError, ConfigError, VideoError
 
+needs_decord = pytest.mark.skipif(
+    find_spec("decord") is None, reason="decord has no wheel for this platform"
+)
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs signals")
 
 # Decoders as another package would add them: an installed entry point, so that children, which are
@@ -145,6 +150,31 @@ def test_settings_reach_the_children(paths):
         first, second = children.read_many([paths[0], paths[2]])
     assert first.frame_indices.tolist() == [0, 4, 7]
     assert second.reason == "too_large"
+
+
+@pytest.mark.parametrize("decoder", ["pyav", pytest.param("decord", marks=needs_decord)])
+@pytest.mark.parametrize("codec", ["mpeg4_avi", "h264_mp4", "folder"])
+def test_frames_of_several_phases_are_those_of_each_phase_alone(tmp_path, decoder, codec):
+    pictures, path = scene(23), tmp_path / "video"
+    if codec == "folder":
+        path.mkdir()
+        for number, picture in enumerate(pictures):
+            Image.fromarray(picture).save(path / f"{number}.png")
+    else:
+        path = write_video(path.with_suffix(form(codec).suffix), pictures, form(codec))
+    phases = (0.0, 0.25, -0.25)
+    with DecodeChildren(1, decoder, num_frames=4, phases=phases) as children:
+        (clip,) = children.read_many([path])
+    parts = clip.split(3)
+    # Segments of 23/4 frames: centres 2.9, 8.6, 14.4, 20.1; a quarter of one is 1.4 frames.
+    expected = [[2, 8, 14, 20], [4, 10, 15, 21], [1, 7, 12, 18]]
+    assert [part.frame_indices.tolist() for part in parts] == expected
+    alone = read_clip(path, decoder, count=4)
+    np.testing.assert_array_equal(parts[0].frames, alone.frames)
+    every = read_clip(path, decoder, "uniform_endpoints", 23).frames
+    for part in parts:
+        np.testing.assert_array_equal(part.frames, every[part.frame_indices])
+        assert (part.num_frames_decoded, part.num_frames_expected) == (23, 23)
 
 
 def test_a_child_imports_neither_torch_nor_another_decoder(repository):

@@ -10,11 +10,12 @@ import queue
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from pipeline.clips import frame_chooser
+from pipeline.clips import BASE_PHASE, frame_chooser
 from pipeline.decoding import get_decoder, read_with
 from pipeline.decoding.types import DecodedClip
 from pipeline.decoding.wire import receive_path, send_result
@@ -34,8 +35,14 @@ class ChildSettings:
     timeout_seconds: float
     min_decoded_ratio: float
     max_pixels: int
+    phases: Sequence[float] = (BASE_PHASE,)
 
-    def as_dict(self) -> dict[str, str | int | float]:
+    @property
+    def num_indices(self) -> int:
+        """Frames of one answer: those of every phase."""
+        return self.num_frames * len(self.phases)
+
+    def as_dict(self) -> dict[str, Any]:
         """Plain values, for the child's command line."""
         return asdict(self)
 
@@ -45,7 +52,7 @@ def serve(settings: ChildSettings) -> None:
     requests, answers = _take_pipes()
     _leave_signals_to_the_parent()
     decoder = get_decoder(settings.decoder, max_pixels=settings.max_pixels)
-    choose = frame_chooser(settings.frame_rule, settings.num_frames)
+    choose = frame_chooser(settings.frame_rule, settings.num_frames, settings.phases)
     paths: queue.SimpleQueue[Path] = queue.SimpleQueue()
     threading.Thread(target=_read_requests, args=(requests, paths), daemon=True).start()
     answers.write(READY)

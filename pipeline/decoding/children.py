@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
-from pipeline.clips import frame_chooser
+from pipeline.clips import BASE_PHASE, frame_chooser
 from pipeline.decoding import DEFAULT_DECODER, get_decoder, read_with
 from pipeline.decoding.child import ChildSettings
 from pipeline.decoding.process import ChildProcess
@@ -37,6 +37,8 @@ class DecodeChildren:
         timeout_seconds: a child that takes longer over one video is killed.
         min_decoded_ratio: a video is refused where fewer of its expected frames decode.
         max_pixels: largest height x width of a frame.
+        phases: P shifts of the frames; a clip then holds P x F frames, which
+            `pipeline.decoding.DecodedClip.split` divides.
 
     Raises:
         BackendError: the decoder is unknown or not installed.
@@ -52,6 +54,7 @@ class DecodeChildren:
         timeout_seconds: float = 60.0,
         min_decoded_ratio: float = 0.95,
         max_pixels: int = MAX_PIXELS,
+        phases: Sequence[float] = (BASE_PHASE,),
     ) -> None:
         if num_children < 0:
             raise ValueError(f"num_children={num_children}; at least 0 was needed")
@@ -64,8 +67,9 @@ class DecodeChildren:
             timeout_seconds=timeout_seconds,
             min_decoded_ratio=min_decoded_ratio,
             max_pixels=max_pixels,
+            phases=tuple(phases),
         )
-        self._choose = frame_chooser(frame_rule, num_frames)
+        self._choose = frame_chooser(frame_rule, num_frames, phases)
         self._decoder = get_decoder(decoder, max_pixels=max_pixels)
         self._children = [ChildProcess(self._settings) for _ in range(num_children)]
         self._idle: queue.SimpleQueue[ChildProcess] = queue.SimpleQueue()

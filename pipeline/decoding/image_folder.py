@@ -46,8 +46,9 @@ def read_image_folder(
         pictures = {i: _read_image(paths[i], max_pixels) for i in sorted(set(wanted))}
         damaged = {paths[i] for i, picture in pictures.items() if picture is None}
         if not damaged:
-            # In order, so that the first frame of the clip decides the size.
-            rgb = {i: reader.to_rgb(picture) for i, picture in pictures.items() if picture}
+            # As asked, so that the first frame of the clip decides the size.
+            chosen = ((index, pictures[index]) for index in dict.fromkeys(wanted))
+            rgb = {index: reader.to_rgb(picture) for index, picture in chosen if picture}
             return DecodedClip(
                 frames=np.ascontiguousarray(np.stack([rgb[index] for index in wanted])),
                 frame_indices=np.array(wanted, np.int32),

@@ -33,7 +33,7 @@ class ChildProcess:
 
     def __init__(self, settings: ChildSettings) -> None:
         self._settings = settings
-        self._max_bytes = 3 * settings.max_pixels * settings.num_frames
+        self._max_bytes = 3 * settings.max_pixels * settings.num_indices
         self._process: subprocess.Popen[bytes] | None = None
         self._is_retired = False
         self._lock = threading.Lock()

@@ -1,6 +1,6 @@
 """What every decoder takes and gives."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +27,17 @@ class DecodedClip:
     """Frames the file should hold: its packets, or its index where the file is cut short."""
     num_damaged_packets: int
     """Packets that the codec refused, or could decode only by concealing what is missing."""
+
+    def split(self, num_phases: int) -> list["DecodedClip"]:
+        """Divide a clip whose frames were chosen in several phases into one clip per phase."""
+        return [
+            replace(self, frames=frames, frame_indices=indices)
+            for frames, indices in zip(
+                np.split(self.frames, num_phases),
+                np.split(self.frame_indices, num_phases),
+                strict=True,
+            )
+        ]
 
 
 class Decoder(Protocol):
