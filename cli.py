@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -79,6 +79,8 @@ app = typer.Typer(
 )
 manifest_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(manifest_app, name="manifest", help="What a dataset holds, and what is on disk.")
+prompts_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(prompts_app, name="prompts", help="What the segmenter is asked to find.")
 masks_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(masks_app, name="masks", help="How good a segmenter's masks are.")
 
@@ -290,7 +292,7 @@ def extract(
     from pipeline.datasets import open_dataset
     from pipeline.extract import extract as run
     from pipeline.extraction.plan import ExtractConfig
-    from pipeline.prompts import load_prompt_tables
+    from pipeline.prompt_tables import load_prompt_tables
 
     source = open_dataset(
         dataset=dataset,
@@ -705,23 +707,58 @@ def verify(
         raise typer.Exit(EXIT_REFUSED)
 
 
-@app.command()
-def prompts(
-    dataset: Annotated[str, typer.Argument(help="A shipped dataset.")],
-    table: Annotated[Path | None, typer.Option(help="YAML of your own prompts.")] = None,
-    mode: PromptMode = "nouns",
+@prompts_app.command("show")
+def prompts_show(
+    dataset: Annotated[
+        str | None, typer.Argument(help="A shipped dataset; none for --videos or --table.")
+    ] = None,
+    videos: VideosFolder = None,
+    table: TableFile = None,
+    data_root: DataRoot = Path("data"),
+    edition: Edition = None,
+    prompts: PromptFile = None,
+    prompt_mode: PromptMode = "nouns",
+    video: Annotated[
+        list[str] | None, typer.Option(help="A video's id, for its own prompts; repeat.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """What the segmenter is asked to find for each class, and which source says so."""
-    from pipeline.manifests import load_manifest
-    from pipeline.prompts import class_prompt_sets
+    """What the segmenter is asked to find for each class or video, and which source says so."""
+    from pipeline.datasets import open_dataset
+    from pipeline.manifests import find_videos, load_manifest
+    from pipeline.prompt_tables import load_prompt_tables, named_video
+    from pipeline.prompts import class_prompt_sets, prompts_for
 
-    sets = class_prompt_sets(load_manifest(dataset), user=table, mode=mode)
+    if dataset is not None and table is None:
+        manifest = load_manifest(dataset, edition=edition)
+        root = videos or data_root / manifest.folder
+        known = find_videos(manifest, root) if prompts and root.is_dir() else []
+    elif dataset is None and videos is None and table is None:
+        raise ConfigError(
+            "no dataset named; pass one (`i2st manifest list` shows them), --videos DIR with one "
+            "folder per class, or --table FILE"
+        )
+    else:
+        source = open_dataset(dataset=dataset, edition=edition, videos=videos, table=table)
+        manifest, root, known = source.manifest, source.root, list(source.videos)
+    known += [named_video(manifest, root, one) for one in video or ()]
+    ids = [one.video_id for one in known]
+    tables = load_prompt_tables(manifest, root, user=prompts, video_ids=ids)
+    if video:
+        chosen = known[-len(video) :]
+        sets = [
+            replace(prompts_for(manifest, v, user_table=tables, mode=prompt_mode), key=v.video_id)
+            for v in chosen
+        ]
+    else:
+        sets = class_prompt_sets(manifest, user_table=tables, mode=prompt_mode)
+        if any(one.objects is None for one in manifest.prompts.values()):
+            note(f"objects of {manifest.name} differ from video to video; --video ID shows one's")
     if as_json:
         typer.echo(json.dumps([asdict(one) for one in sets]))
         return
     rows = [(s.key, ", ".join(s.actor[:1]), ", ".join(s.objects), s.source) for s in sets]
-    show_table(rows, ("class", "actor", "objects", "source"))
+    show_table(rows, ("video" if video else "class", "actor", "objects", "source"))
 
 
 @manifest_app.command("list")
@@ -868,16 +905,20 @@ def masks_score(
     """A segmenter's actor masks against true person masks of train videos, beside controls."""
     from pipeline.datasets import open_dataset
     from pipeline.devices import resolve_device
+    from pipeline.prompt_tables import load_prompt_tables
     from pipeline.prompted_clips import prompted_clips
-    from pipeline.prompts import load_prompt_tables
-    from pipeline.segmenter_scores import ALL_CLASSES, score_segmenter, videos_with_truth
+    from pipeline.segmenter_scores import (
+        ALL_CLASSES,
+        open_truth,
+        score_segmenter,
+        videos_with_truth,
+    )
     from pipeline.segmenters import get_segmenter
-    from pipeline.segmenters.precomputed import Precomputed
 
     source = open_dataset(
         dataset=dataset, edition=edition, videos=videos, table=table, data_root=data_root
     )
-    truth_masks = Precomputed(truth)
+    truth_masks = open_truth(truth)
     chosen = videos_with_truth(source.videos, truth_masks, limit=limit)
     options = {name: value for name, value in (("sam", sam), ("clip", clip)) if value is not None}
     scored = get_segmenter(segmenter, device=resolve_device(device), masks=masks, **options)

@@ -12,6 +12,7 @@ _NOTHING_TEXT = "something nothing it air stuff things thing some any"
 _DETERMINERS_TEXT = (
     "a an the some one two three four five six seven eight nine ten my your his her its"
 )
+_MEASURES_TEXT = "piece pieces pair pairs bit bits bunch couple lot kind number"
 _VERBS_TEXT = (
     "answer apply arm assemble bake balance bat beat bend blow board bowl box braid break "
     "brush build carry carve cast catch chase chew chop clap clean clear climb close comb "
@@ -30,6 +31,8 @@ _VERBS_TEXT = (
 NOTHING = frozenset(_NOTHING_TEXT.split())
 _DETERMINERS = frozenset(_DETERMINERS_TEXT.split())
 _VERBS = frozenset(_VERBS_TEXT.split())
+_MEASURES = frozenset(_MEASURES_TEXT.split())
+"""What "a piece of paper" says of the paper; no segmenter finds a piece."""
 _BREAKS = re.compile(
     r"\b(?:and|or|with|without|in|into|on|onto|off|out|of|from|to|at|by|for|over|under|through|up|down)\b|[,;/]"
 )
@@ -71,10 +74,11 @@ def objects_of_placeholders(placeholders: tuple[str, ...]) -> tuple[str, ...]:
     Returns:
         At most three nouns.
     """
-    phrases = [
+    parts = [
         part for text in placeholders for part in re.split(r"\band\b|\bof\b|,", text.casefold())
     ]
-    return _first([clean_noun(phrase) for phrase in phrases])
+    nouns = [clean_noun(part) for part in parts]
+    return _first([noun for noun in nouns if noun not in _MEASURES])
 
 
 def _is_doing(word: str) -> bool:
@@ -83,7 +87,7 @@ def _is_doing(word: str) -> bool:
 
 def clean_noun(phrase: str) -> str:
     """Phrase without determiners, numbers and brackets; empty where nothing nameable is left."""
-    words = re.sub(r"[^a-z' -]", " ", phrase.casefold()).replace("'s ", " ").split()
+    words = re.sub(r"[^\w' -]|[\d_]", " ", phrase.casefold()).replace("'s ", " ").split()
     kept = [word for word in words if word not in _DETERMINERS and word not in NOTHING]
     return " ".join(kept) if len(kept) <= MAX_WORDS else ""
 

@@ -2,22 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
 
-from pipeline.errors import ConfigError, ManifestError
-from pipeline.manifests.schema import class_prompts
-from pipeline.manifests.text import did_you_mean, read_text, read_yaml
+from pipeline.errors import ConfigError
 from pipeline.manifests.types import ClassPrompts, Manifest, Video
 from pipeline.prompt_words import label_words, objects_of_label, objects_of_placeholders
 
 MODES = ("nouns", "raw_label", "actor_only")
-MAX_LABEL_FILE_BYTES = 256_000_000
-_LABEL_FILES = ("train.json", "validation.json")
-_LABEL_FOLDERS = ("", "labels")
-_LABEL_PREFIXES = ("", "something-something-v2-")
 _SYNONYMS = {
     # CLIP's "person" answers weakly on clothes: SCLIP and NACLIP (configs/cls_voc21.txt) take
     # the maximum over these.
@@ -95,48 +87,14 @@ def prompts_for(
     return PromptSet(key=key, actor=names, objects=objects, source=source)
 
 
-def load_prompt_tables(
-    manifest: Manifest,
-    root: Path | None,
-    *,
-    user: Path | None = None,
-    video_ids: Collection[str] = (),
-) -> PromptTables:
-    """Read what comes from outside the package: the user's table, and placeholders on disk.
-
-    Args:
-        manifest: the dataset.
-        root: the videos root; Something-Something's ``labels/train.json`` and ``validation.json``
-            are looked for there, also with ``something-something-v2-`` in front. None to look
-            for none.
-        user: YAML with class names or video ids as keys, and as values a list of objects or
-            ``{actor: [...], objects: [...]}``.
-        video_ids: the ids that ``user`` may name beside the classes.
-
-    Returns:
-        Both tables; empty where nothing was given or found.
-
-    Raises:
-        ManifestError: a file is malformed, or ``user`` names an unknown class or video.
-    """
-    table = _read_user(user, manifest, video_ids) if user is not None else {}
-    # Only datasets without curated objects have placeholders; no other folder is searched.
-    wanted = root is not None and any(
-        prompts.objects is None for prompts in manifest.prompts.values()
-    )
-    return PromptTables(
-        user=table, placeholders=_read_placeholders(root) if wanted and root else {}
-    )
-
-
 def class_prompt_sets(
-    manifest: Manifest, *, user: Path | None = None, mode: str = "nouns"
+    manifest: Manifest, *, user_table: PromptTables | None = None, mode: str = "nouns"
 ) -> list[PromptSet]:
     """Prompts of every class, as a video without prompts of its own gets them.
 
     Args:
         manifest: the dataset.
-        user: YAML of the user's prompts.
+        user_table: the user's own prompts.
         mode: as in ``prompts_for``.
 
     Returns:
@@ -144,14 +102,12 @@ def class_prompt_sets(
 
     Raises:
         ConfigError: ``mode`` is unknown.
-        ManifestError: ``user`` is malformed or names an unknown class.
     """
-    tables = load_prompt_tables(manifest, None, user=user)
     return [
         prompts_for(
             manifest,
             Video(video_id=name, path=name, class_name=name, split=manifest.split_of(name)),
-            user_table=tables,
+            user_table=user_table,
             mode=mode,
         )
         for name in manifest.class_names
@@ -191,53 +147,3 @@ def _actor(manifest: Manifest, video: Video, tables: PromptTables) -> tuple[str,
         if entry is not None and entry.actor is not None:
             return entry.actor
     return manifest.actor
-
-
-def _read_user(
-    path: Path, manifest: Manifest, video_ids: Collection[str]
-) -> dict[str, ClassPrompts]:
-    raw = read_yaml(path)
-    if not isinstance(raw, dict):
-        raise ManifestError(
-            f"{path} is no mapping of class names to objects; write `class: [noun]` lines"
-        )
-    classes = manifest.class_names
-    known = {*classes, *video_ids}
-    for key in raw:
-        if not isinstance(key, str) or key not in known:
-            raise ManifestError(
-                f"{path} names {key!a:.80}, no class or video of {manifest.name}"
-                f"{did_you_mean(str(key), classes)}; correct it"
-            )
-    return {key: class_prompts(entry, f"{path}: {key!a}") for key, entry in raw.items()}
-
-
-def _read_placeholders(root: Path) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
-    for folder in _LABEL_FOLDERS:
-        for prefix in _LABEL_PREFIXES:
-            for name in _LABEL_FILES:
-                path = root / folder / f"{prefix}{name}"
-                if path.is_file():
-                    found.update(_placeholders(path))
-    return found
-
-
-def _placeholders(path: Path) -> dict[str, tuple[str, ...]]:
-    fault = (
-        f"{path} is not Something-Something's list of videos; "
-        "entries with id and placeholders are needed; download it again"
-    )
-    try:
-        entries: Any = json.loads(read_text(path, max_bytes=MAX_LABEL_FILE_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(fault) from error
-    if not isinstance(entries, list):
-        raise ManifestError(fault)
-    found = {}
-    for entry in entries:
-        filled = entry.get("placeholders") if isinstance(entry, dict) else None
-        if not isinstance(filled, list) or not all(isinstance(text, str) for text in filled):
-            raise ManifestError(fault)
-        found[str(entry.get("id", ""))] = tuple(filled)
-    return found

@@ -6,12 +6,13 @@ Shape letters: n frames of one video that have a true mask.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError, VideoError
+from pipeline.errors import BackendError, ConfigError, VideoError
 from pipeline.extraction.plan import spread_over_classes
 from pipeline.extraction.rows import failure_of, segment_clips
 from pipeline.manifests import Video
@@ -26,6 +27,7 @@ ALL_CLASSES = ""
 CLIPS_PER_CALL = 8
 ACTOR = 0
 """The slot that is compared."""
+_FORMS = "<class>/<clip>.npz, <class>/<clip>.json or <class>/<clip>/<frame>.png"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +76,26 @@ class _Scored:
     """(n, 6) scores of the segmenter."""
 
 
+def open_truth(folder: Path) -> Precomputed:
+    """Open a folder of true masks, in any form that `precomputed` reads.
+
+    Args:
+        folder: holds ``<class>/<clip>.npz``, ``.json`` or a folder of pictures per video.
+
+    Returns:
+        Reader of the masks.
+
+    Raises:
+        ConfigError: the folder is absent, or holds no mask file.
+    """
+    try:
+        return Precomputed(folder)
+    except BackendError as error:
+        raise ConfigError(
+            f"--truth {folder} holds no mask file; needed: {_FORMS}; name their folder"
+        ) from error
+
+
 def videos_with_truth(
     videos: Iterable[Video], truth: Precomputed, *, limit: int | None = None
 ) -> list[Video]:
@@ -94,8 +116,8 @@ def videos_with_truth(
     known = [video for video in train if truth.locate(video) is not None]
     if not known:
         raise ConfigError(
-            f"{truth.folder} holds true masks of none of {len(train)} train videos; needed: "
-            "<class>/<clip>.npz, .json or a folder of pictures; name their folder with --truth"
+            f"--truth {truth.folder} holds masks of none of {len(train)} train videos; needed: "
+            f"{_FORMS}; name their folder"
         )
     return spread_over_classes(known)[:limit]
 

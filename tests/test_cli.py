@@ -35,7 +35,15 @@ FLAGS = {
     ),
     "info": "--json",
     "verify": "--json",
-    "prompts": "--table --mode --json",
+    "masks": "",
+    "masks score": (
+        "--truth --dataset --videos --table --data-root --edition --segmenter --masks --sam --clip "
+        "--prompts --prompt-mode --frames --limit --per-class --device --json"
+    ),
+    "prompts": "",
+    "prompts show": (
+        "--videos --table --data-root --edition --prompts --prompt-mode --video --json"
+    ),
     "manifest": "",
     "manifest list": "--json",
     "manifest show": "--edition --json",
@@ -449,13 +457,81 @@ def test_manifest_import_reads_a_file_beside_videos_that_lie_elsewhere(split_lis
     assert "run `i2st extract`" in fails(2, "manifest", "import", "hmdb51")
 
 
-def test_prompts_tell_their_source(here):
-    sets = {one["key"]: one for one in result_of("prompts", "hmdb51")}
+def test_prompts_show_tells_their_source(here):
+    sets = {one["key"]: one for one in result_of("prompts", "show", "hmdb51")}
     assert len(sets) == 51
     assert sets["golf"]["source"] == "table"
-    (here / "own.yaml").write_text("golf: [flag]\n")
-    own = {one["key"]: one for one in result_of("prompts", "hmdb51", "--table", "own.yaml")}
+    (here / "own.yaml").write_text("golf: [flag]\ngolf/film_golf_f_cm_np1_fr_goo_0: [tee]\n")
+    words = ["prompts", "show", "hmdb51", "--prompts", "own.yaml"]
+    own = {one["key"]: one for one in result_of(*words)}
     assert (own["golf"]["objects"], own["golf"]["source"]) == (["flag"], "yaml")
-    text = works("prompts", "hmdb51", "--table", "own.yaml").stdout
-    assert re.search(r"golf +person +flag +yaml", text)
-    assert "known: nouns, raw_label" in fails(2, "prompts", "hmdb51", "--mode", "all")
+    assert re.search(r"golf +person +flag +yaml", works(*words).stdout)
+    (single,) = result_of(*words, "--video", "golf/film_golf_f_cm_np1_fr_goo_0")
+    assert (single["objects"], single["source"]) == (["tee"], "yaml")
+    (raw,) = result_of(*words, "--video", "golf/x", "--prompt-mode", "raw_label")
+    assert (raw["key"], raw["actor"], raw["objects"]) == ("golf/x", ["golf"], [])
+    line = fails(2, "prompts", "show", "hmdb51", "--prompt-mode", "all")
+    assert "known: nouns, raw_label" in line
+    assert "manifest list" in fails(2, "prompts", "show")
+    works("manifest", "list")
+
+
+def test_prompts_show_reads_a_folder_of_ones_own(here):
+    sets = {one["key"]: one for one in result_of("prompts", "show", "--videos", "mine")}
+    assert sorted(sets) == list(CLASSES)
+    assert sets["wave"]["source"] == "parser"
+
+
+def test_prompts_show_reads_placeholders_of_one_video(here, split_lists):
+    root = here / "data" / "ssv2"
+    for split in ("train", "val", "test"):
+        source = split_lists / "original" / f"ssv2_small_{split}.hyrsm.txt"
+        works("manifest", "import", "ssv2-small", "--from", source, "--split", split)
+    listed = (root / "lists" / "ssv2-small-train.tsv").read_text().splitlines()[0]
+    class_name, video_id = listed.split("\t")
+    entry = {"id": video_id, "template": class_name, "placeholders": ["a red cup"]}
+    (root / "train.json").write_text(json.dumps([entry]))
+    (one,) = result_of("prompts", "show", "ssv2-small", "--video", video_id)
+    assert (one["key"], one["objects"], one["source"]) == (video_id, ["red cup"], "placeholders")
+    assert "--video ID shows one's" in works("prompts", "show", "ssv2-small").stderr
+
+
+def test_masks_score_prints_the_segmenter_beside_its_controls(here):
+    write_truth(here / "truth")
+    words = ["masks", "score", "--videos", "mine", "--truth", "truth"]
+    scores = result_of(*words, "--segmenter", "precomputed", "--masks", "truth")
+    means = {row["masks"]: row for row in scores["rows"] if row["class"] is None}
+    assert means["precomputed"]["iou"] == 1
+    assert means["whole_frame"]["iou"] == 0.5
+    text = works(*words, "--segmenter", "center_prior", "--per-class", "--limit", "1").stdout
+    assert re.search(r"whole_frame +all +8 +0\.500 +0\.500 +0\.500 ", text)
+    assert len(re.findall(r"center_prior", text)) == 2
+    assert "pass e.g. center_prior" in fails(2, *words, "--segmenter", "none")
+    (here / "other" / "golf").mkdir(parents=True)
+    for fault in ("holds no mask file", "holds masks of none of"):
+        assert fault in fails(2, *words[:-1], "other", "--segmenter", "center_prior")
+        shutil.copy(here / "truth" / "clap" / "clip_0.npz", here / "other" / "golf")
+    broken = here / "truth" / train_class(here) / "clip_0.npz"
+    broken.write_bytes(b"no archive")
+    result = run(*words, "--segmenter", "center_prior")
+    assert result.exit_code == 3
+    assert f"skipped {train_class(here)}/clip_0: masks: " in result.stderr
+
+
+def train_class(folder):
+    from pipeline.manifests.sources import manifest_from_folder
+
+    (name, *_) = manifest_from_folder(folder / "mine", seed=0).classes["train"]
+    return name
+
+
+def write_truth(folder):
+    """True masks of every clip of ``mine``: the left half of each frame."""
+    masks = np.zeros((NUM_FRAMES, 32, 48), bool)
+    masks[..., :24] = True
+    for name in CLASSES:
+        (folder / name).mkdir(parents=True)
+        for number in range(2):
+            bits = np.packbits(masks.reshape(NUM_FRAMES, -1), axis=1)
+            path = folder / name / f"clip_{number}.npz"
+            np.savez_compressed(path, bits=bits, height=32, width=48)

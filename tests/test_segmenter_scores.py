@@ -118,7 +118,7 @@ def test_videos_with_truth_are_train_videos_in_turn_from_every_class(truth):
     chosen = [v.video_id for v in videos_with_truth(videos, truth)]
     assert chosen == ["clap/a", "jump/a", "clap/b"]
     assert [v.video_id for v in videos_with_truth(videos, truth, limit=2)] == chosen[:2]
-    with pytest.raises(ConfigError, match="true masks of none of 1 train videos; .* --truth"):
+    with pytest.raises(ConfigError, match="--truth .* holds masks of none of 1 train videos"):
         videos_with_truth([video("jump/unknown")], truth)
 
 
