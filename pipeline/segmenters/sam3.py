@@ -1,0 +1,130 @@
+"""SAM 3 as a segmenter: every noun of a clip is looked for in every frame by itself.
+
+The masks are those of SAM 3's semantic head, all instances of a noun united; what counts as found
+is decided by the score that SAM 3 keeps its own instances by. Its weights are under the SAM License
+and gated: accept it on the page of facebook/sam3, log in, or name a folder with them.
+
+No threshold here has been tuned: masks of this segmenter have not been measured with real weights.
+
+Shape letters: F frames of a clip, N nouns, S side of SAM 3's masks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.segmenters import ClipToSegment, Masks, no_masks
+from pipeline.segmenters.assembly import pool_to_cells
+from pipeline.segmenters.sam3_model import ConceptMasks, Sam3Concepts
+from pipeline.segmenters.slot_nouns import masks_of, nouns_by_slot
+from pipeline.segmenters.transformers_models import load_model
+
+SAM3_DEFAULT = "facebook/sam3"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sam3Settings:
+    """Every number that decides the masks."""
+
+    min_presence: float = 0.5
+    """Least probability that the frame shows the noun. Our choice: more likely than not."""
+    min_score: float = 0.5
+    """Least presence times probability of the best instance; what Meta's own demo keeps."""
+    min_area: float = 5e-4
+    """Least share of the frame that a mask may cover; as for sam_clip."""
+    max_area: float = 0.9
+    """Largest."""
+
+
+class ConceptModel(Protocol):
+    """What is asked of SAM 3; Sam3Concepts answers."""
+
+    device: torch.device
+
+    def find(self, frames: Tensor, nouns: Sequence[str]) -> ConceptMasks:
+        """Look for nouns in (F, H, W, 3) uint8 frames."""
+        ...
+
+
+class Sam3:
+    """Segmenter of SAM 3, one clip after the other.
+
+    Args:
+        concepts: the model.
+        settings: thresholds.
+        weights: what the fingerprint says of the model.
+    """
+
+    name = "sam3"
+
+    def __init__(
+        self,
+        concepts: ConceptModel,
+        settings: Sam3Settings | None = None,
+        *,
+        weights: dict[str, Any] | None = None,
+    ) -> None:
+        self.concepts = concepts
+        self.settings = settings or Sam3Settings()
+        self._weights = weights or {}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the model, its weights' sha256, and the thresholds."""
+        return {
+            "name": self.name,
+            **self._weights,
+            **asdict(self.settings),
+            "precision": "bf16" if self.concepts.device.type == "cuda" else "fp32",
+        }
+
+    def segment(self, clips: Sequence[ClipToSegment]) -> list[Masks]:
+        """Find each clip's actor and objects; what a frame does not show is not found in it."""
+        return [self._segment(clip) for clip in clips]
+
+    @torch.inference_mode()
+    def _segment(self, clip: ClipToSegment) -> Masks:
+        slots = nouns_by_slot(clip.prompts)
+        if not slots:
+            return no_masks(len(clip.frames))
+        nouns = list(dict.fromkeys(noun for names in slots.values() for noun in names))
+        found = self.concepts.find(torch.tensor(clip.frames), nouns)
+        cells, scores = {}, {}
+        for slot, names in slots.items():
+            columns = [nouns.index(name) for name in names]
+            cells[slot], scores[slot] = self._unite(ConceptMasks(*(x[:, columns] for x in found)))
+        areas = {"min_area": self.settings.min_area, "max_area": self.settings.max_area}
+        return masks_of(cells, scores, **areas)
+
+    def _unite(self, synonyms: ConceptMasks) -> tuple[Tensor, Tensor]:
+        """(F, 128, 128) bool union of a slot's synonyms that are shown, and (F,) best score."""
+        side = float(synonyms.logits.shape[-1])
+        score = synonyms.presence * synonyms.instance
+        shown = (synonyms.presence >= self.settings.min_presence) & (
+            score >= self.settings.min_score
+        )
+        pixels = ((synonyms.logits > 0) & shown[..., None, None]).any(dim=1)
+        return pool_to_cells(pixels, (side, side)), torch.where(shown, score, 0.0).amax(dim=1)
+
+
+def build(model: str, *, device: str, masks: Path | None, **options: Any) -> Sam3:
+    """Registry entry.
+
+    Args:
+        model: folder, or owner/name on the hub; empty for SAM3_DEFAULT.
+        device: torch device.
+        masks: not used.
+        **options: fields of Sam3Settings.
+
+    Returns:
+        The segmenter, its model loaded.
+
+    Raises:
+        BackendError: transformers or the weights are absent, or they are of another model.
+    """
+    settings = Sam3Settings(**options)
+    loaded = load_model("Sam3Model", model or SAM3_DEFAULT, device=device, backend=Sam3.name)
+    return Sam3(Sam3Concepts(loaded.model, loaded.tokenizer), settings, weights=loaded.facts)
