@@ -221,7 +221,7 @@ def timings(
         for place, name in enumerate(names[first:] + names[:first]):
             rows = draws[(turn + place) % len(draws)]
             if cold:
-                mapped_reader(cold / "shards")._open.clear()  # a mapped page cannot leave the cache
+                mapped_reader(cold / "shards").close()  # a mapped page cannot leave the cache
                 drop_from_cache(cold)
             begin = time.perf_counter()
             ways[name](rows)

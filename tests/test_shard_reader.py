@@ -33,7 +33,7 @@ from shard_cases import (
 from pipeline.errors import ShardError
 from pipeline.manifests import Video
 from pipeline.segmenters import Masks
-from pipeline.shards import mapping, reader
+from pipeline.shards import gathering, mapping
 from pipeline.shards.committed import finish
 from pipeline.shards.index import ShardIndex
 from pipeline.shards.reader import ShardReader
@@ -91,12 +91,12 @@ def test_reader_returns_rows_in_the_order_asked(folder, rows):
 
 @pytest.mark.parametrize("max_open", [1, 2])
 def test_reader_holds_few_shards_open_and_still_returns_all_rows(folder, monkeypatch, max_open):
-    monkeypatch.setattr(reader, "_MAX_OPEN", max_open)
+    monkeypatch.setattr(gathering, "_MAX_OPEN", max_open)
     shards = ShardReader(folder)
     for rows in ([11, 0, 5, 1, 10], list(range(12))):
         expected = [ROWS[row].tokens for row in rows]
         np.testing.assert_array_equal(shards.tokens(rows), expected)
-        assert len(shards._open) <= max_open
+        assert len(shards._gatherer._open) <= max_open
 
 
 def test_reader_returns_arrays_of_its_own(folder):
@@ -124,7 +124,7 @@ def test_reader_can_be_pickled_and_forked(folder):
     shards = ShardReader(folder)
     shards.tokens([0, 11])
     copy = pickle.loads(pickle.dumps(shards))
-    assert not copy._open
+    assert not copy._gatherer._open
     np.testing.assert_array_equal(copy.tokens([7]), [ROWS[7].tokens])
 
     def work():

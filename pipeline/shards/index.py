@@ -12,7 +12,13 @@ from typing import Any
 
 from pipeline.errors import ShardError
 from pipeline.shards import FORMAT_VERSION
-from pipeline.shards.records import Failure, FeatureShape, ShardRecord, VideoRow
+from pipeline.shards.records import (
+    Failure,
+    FeatureShape,
+    ShardLayout,
+    ShardRecord,
+    VideoRow,
+)
 from pipeline.shards.sealed_json import Table, load_sealed, malformed, read_table, seal
 
 INDEX_NAME = "index.json"
@@ -119,6 +125,16 @@ class ShardIndex:
         return self.shape.embedding_dim
 
     @property
+    def stores(self) -> str:
+        """What the rows hold: features or frames."""
+        return "frames" if "store" in self.fingerprint else "features"
+
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        """Stored views of train videos beside the base view."""
+        return tuple(self.fingerprint.get("views", ()))
+
+    @property
     def num_slots(self) -> int:
         """S, mask slots per frame; 0 without a segmenter."""
         return max((shard.num_slots for shard in self.shards), default=0)
@@ -127,6 +143,24 @@ class ShardIndex:
     def has_masks(self) -> bool:
         """Whether train videos have masks."""
         return self.num_slots > 0
+
+    def layouts(self) -> dict[int, ShardLayout]:
+        """Shard number -> what decides its datasets."""
+        train: dict[int, list[int]] = {}
+        for video in self.videos if self.view_names else ():
+            if video.split == "train":
+                train.setdefault(video.shard, []).append(video.row)
+        return {
+            shard.number: ShardLayout(
+                self.stores,
+                self.shape,
+                shard.num_videos,
+                shard.num_slots,
+                len(self.view_names),
+                tuple(sorted(train.get(shard.number, ()))),
+            )
+            for shard in self.shards
+        }
 
 
 @contextmanager
@@ -145,6 +179,7 @@ def _from_document(document: dict[str, Any], path: Path) -> ShardIndex:
     dataset, fingerprint = document["dataset"], document["fingerprint"]
     if not isinstance(dataset["name"], str) or not isinstance(fingerprint, dict):
         raise malformed(path, "dataset")
+    _check_contents(fingerprint, path)
     classes = dataset["classes"]
     if not isinstance(classes, dict) or not all(
         isinstance(names, list) and all(isinstance(name, str) for name in names)
@@ -163,6 +198,17 @@ def _from_document(document: dict[str, Any], path: Path) -> ShardIndex:
         videos=tuple(read_table(document, "videos", VideoRow, path)),
         failures=tuple(read_table(document, "failures", Failure, path)),
     )
+
+
+def _check_contents(fingerprint: dict[str, Any], path: Path) -> None:
+    """What the rows hold must be something that this version reads."""
+    views = fingerprint.get("views", [])
+    if not isinstance(views, list) or not all(isinstance(name, str) for name in views):
+        raise malformed(path, "views")
+    if len(set(views)) != len(views):
+        raise malformed(path, "views, which must differ")
+    if "store" in fingerprint and (fingerprint["store"]["kind"] != "frames" or views):
+        raise malformed(path, "store, which must be frames, without views")
 
 
 def _check_consistent(index: ShardIndex, path: Path) -> None:

@@ -7,7 +7,7 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from pipeline.errors import ShardError
 from pipeline.shards.files import open_regular, sha256_of
 from pipeline.shards.layout import dataset_specs
-from pipeline.shards.records import FeatureShape, ShardRecord, shard_name
-from pipeline.shards.structure import dataset_offsets
+from pipeline.shards.records import ShardLayout, ShardRecord, shard_name
+from pipeline.shards.structure import Place, dataset_places
 
 _SETTLED_SECONDS = 2.0
 """A file younger than this may change again within one tick of its clock, unnoticed."""
 
-_Key = tuple[int, int, int, int, int, ShardRecord, FeatureShape, bool]
-_checked: dict[_Key, dict[str, int]] = {}
-"""Files that passed in this process -> offsets of datasets; a changed file has another key."""
+_Key = tuple[int, int, int, int, int, ShardRecord, ShardLayout, bool]
+_checked: dict[_Key, dict[str, Place]] = {}
+"""Files that passed in this process -> places of datasets; a changed file has another key."""
 _lock = threading.Lock()
 
 
@@ -38,6 +38,12 @@ class MappedShard:
     starts: dict[str, int]
     """Offset of each dataset in bytes."""
 
+    def rows(self, name: str) -> NDArray:
+        """A dataset with one row per video, or per video and view: row m x V + v."""
+        array = self.arrays[name]
+        is_viewed = name.startswith("view_") and name != "view_row"
+        return array.reshape(-1, *array.shape[2:]) if is_viewed else array
+
     def prefetch(self, name: str, rows: Iterable[int]) -> None:
         """Ask the kernel to read rows of a dataset before they are touched.
 
@@ -46,7 +52,7 @@ class MappedShard:
         """
         if not hasattr(self.memory, "madvise"):
             return
-        row_bytes = self.arrays[name][:1].nbytes
+        row_bytes = self.rows(name)[:1].nbytes
         for first, last in _runs(rows):
             start = self.starts[name] + first * row_bytes
             end = self.starts[name] + (last + 1) * row_bytes
@@ -66,14 +72,14 @@ def _runs(rows: Iterable[int]) -> list[tuple[int, int]]:
 
 
 def map_shard(
-    folder: Path, record: ShardRecord, shape: FeatureShape, *, verify: bool = True
+    folder: Path, record: ShardRecord, layout: ShardLayout, *, verify: bool = True
 ) -> MappedShard:
     """Open a shard, check it and map it.
 
     Args:
         folder: of the dataset.
         record: what index.json says of the shard.
-        shape: F, L, C and E of the dataset.
+        layout: of the shard.
         verify: compare the file's sha256; once per process and unchanged file.
 
     Returns:
@@ -83,29 +89,47 @@ def map_shard(
         ShardError: the file is absent, damaged, of another run, or not plain arrays.
     """
     path = Path(folder) / shard_name(record.number)
-    specs = dataset_specs(shape, num_videos=record.num_videos, num_slots=record.num_slots)
+    specs = dataset_specs(layout)
     descriptor = open_regular(path)
     try:
         status = os.fstat(descriptor)
         times = (status.st_mtime_ns, status.st_ctime_ns)
-        key = (status.st_dev, status.st_ino, status.st_size, *times, record, shape, verify)
+        key = (status.st_dev, status.st_ino, status.st_size, *times, record, layout, verify)
         if key not in _checked:
             _check_content(descriptor, path, record, verify)
             # libhdf5 is not safe to enter from two threads through a Python file.
             with _lock:
-                starts = dataset_offsets(descriptor, path, specs)
+                places = dataset_places(descriptor, path, specs)
             if time.time() - status.st_ctime > _SETTLED_SECONDS:
-                _checked[key] = starts
+                _checked[key] = places
         else:
-            starts = _checked[key]
+            places = _checked[key]
         memory = mmap.mmap(descriptor, record.size_bytes, access=mmap.ACCESS_READ)
     finally:
         os.close(descriptor)
     arrays = {
-        name: np.ndarray(sizes, dtype, buffer=memory, offset=starts[name])
-        for name, (sizes, dtype) in specs.items()
+        name: np.ndarray(sizes, specs[name][1], buffer=memory, offset=offset)
+        for name, (offset, sizes) in places.items()
     }
-    return MappedShard(arrays, memory, starts)
+    _check_tables(arrays, layout, path)
+    return MappedShard(arrays, memory, {name: place.offset for name, place in places.items()})
+
+
+def _check_tables(arrays: Mapping[str, NDArray], layout: ShardLayout, path: Path) -> None:
+    """Refuse a shard whose tables of places lead elsewhere than into the shard."""
+    if "view_row" in arrays and tuple(arrays["view_row"].tolist()) != layout.viewed_rows:
+        raise _not_ours(path, "view_row does not list the train videos")
+    if "jpeg" in arrays:
+        ends = arrays["jpeg_end"].ravel()
+        lengths = np.diff(ends, prepend=0)
+        if ends[-1] != len(arrays["jpeg"]) or bool((lengths <= 0).any()):
+            raise _not_ours(path, "jpeg_end does not divide jpeg")
+
+
+def _not_ours(path: Path, why: str) -> ShardError:
+    return ShardError(
+        f"{path} is not a shard as i2st writes it ({why}); delete it and run `i2st extract` again"
+    )
 
 
 def _check_content(descriptor: int, path: Path, record: ShardRecord, verify: bool) -> None:

@@ -1,26 +1,19 @@
 """ShardReader: rows of a dataset -> arrays, gathered over its shards through memory maps.
 
 Shape letters: V videos of the dataset, B rows that are asked for, F frames, L grid cells, C token
-features, E embedding features, S mask slots.
+features, E embedding features, S mask slots, H and W pixels of a stored frame.
 """
 
-from collections import OrderedDict
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import ShardError
+from pipeline.shards.gathering import RowGatherer, Rows
 from pipeline.shards.index import ShardIndex
-from pipeline.shards.layout import Spec, dataset_specs
-from pipeline.shards.mapping import MappedShard, map_shard
-
-_MAX_OPEN = 256
-"""Maps held at a time: each costs a file descriptor, and 1,024 are a usual limit."""
-_MAX_THREADS = 8
+from pipeline.shards.layout import jpeg_bounds
 
 
 class MaskRows(NamedTuple):
@@ -35,10 +28,13 @@ class MaskRows(NamedTuple):
 
 
 class ShardReader:
-    """Reads a dataset's features; rows are its videos sorted by id.
+    """Reads a dataset's features or frames; rows are its videos sorted by id.
 
     Nothing is opened before it is needed, and each process opens its own: a reader can be pickled
     and used after a fork. A shard is checked when it is first touched.
+
+    Where train videos have stored views, ``views`` chooses one for each row: 0 is the base view,
+    k the k-th of `view_names`. Views, like masks, exist for training alone.
 
     Args:
         folder: holds index.json and the shards.
@@ -66,15 +62,9 @@ class ShardReader:
         """(V,) train, val or test."""
         self.groups: NDArray[np.str_] = np.array([v.group or v.video_id for v in videos])
         """(V,) source of the clip; a video without one is its own group."""
-        self._shard: NDArray[np.int64] = np.array([video.shard for video in videos])
-        self._row: NDArray[np.int64] = np.array([video.row for video in videos])
-        self._records = {record.number: record for record in self.index.shards}
-        self._verify = verify
-        self._open: OrderedDict[int, MappedShard] = OrderedDict()
-        self._checked: set[int] = set()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict(), "_checked": set()}
+        self.view_names: tuple[str, ...] = self.index.view_names
+        """Stored views of train videos, beside the base view."""
+        self._gatherer = RowGatherer(self.folder, self.index, verify=verify)
 
     @property
     def num_videos(self) -> int:
@@ -86,23 +76,28 @@ class ShardReader:
         """Whether train rows have masks."""
         return self.index.has_masks
 
-    def tokens(self, rows: ArrayLike) -> NDArray[np.float16]:
+    def tokens(self, rows: ArrayLike, views: ArrayLike | None = None) -> NDArray[np.float16]:
         """Return (B, F, L, C) token features of the rows, in their order."""
-        return self._gather("tokens", rows)
+        self._require("features")
+        return self._gather("tokens", rows, views)
 
-    def frame_embedding(self, rows: ArrayLike) -> NDArray[np.float16]:
+    def frame_embedding(
+        self, rows: ArrayLike, views: ArrayLike | None = None
+    ) -> NDArray[np.float16]:
         """Return (B, F, E) pooled embeddings of the rows, in their order."""
-        return self._gather("frame_embedding", rows)
+        self._require("features")
+        return self._gather("frame_embedding", rows, views)
 
-    def frame_indices(self, rows: ArrayLike) -> NDArray[np.int32]:
+    def frame_indices(self, rows: ArrayLike, views: ArrayLike | None = None) -> NDArray[np.int32]:
         """Return (B, F): which decoded frames were stored."""
-        return self._gather("frame_indices", rows)
+        return self._gather("frame_indices", rows, views)
 
-    def masks(self, rows: ArrayLike) -> MaskRows:
+    def masks(self, rows: ArrayLike, views: ArrayLike | None = None) -> MaskRows:
         """Return the masks of train rows, in their order.
 
         Args:
             rows: (B,) integers in 0..V-1; all of the train split.
+            views: (B,) which view of each row; its masks lie as the view shows them.
 
         Returns:
             Masks with a leading axis B.
@@ -117,80 +112,98 @@ class ShardReader:
                 f"{self.folder} has no masks (it was extracted without a segmenter); masks were "
                 "asked for; extract into another folder with `--segmenter precomputed --masks DIR`"
             )
-        outside = np.flatnonzero(self.split[chosen] != "train")
-        if outside.size:
-            first = int(chosen[outside[0]])
-            raise ShardError(
-                f"{self.video_ids[first]!r} is of split {self.split[first]!s}; masks depend on "
-                "the label and exist for train alone; ask for train videos"
-            )
-        found = self._gather("mask_found", chosen).view(np.uint8) != 0
+        self._require_train(chosen, "masks depend on the label and exist for train alone")
+        found = self._gather("mask_found", chosen, views).view(np.uint8) != 0
         return MaskRows(
-            self._gather("mask_bits", chosen), found, self._gather("mask_score", chosen)
+            self._gather("mask_bits", chosen, views),
+            found,
+            self._gather("mask_score", chosen, views),
         )
 
-    def _check_rows(self, rows: ArrayLike) -> NDArray[np.int64]:
-        chosen = np.asarray(rows)
-        if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
-            raise ValueError(f"rows must be (B,) integers, got {chosen.dtype} {chosen.shape}")
+    def jpegs(self, rows: ArrayLike) -> list[tuple[bytes, ...]]:
+        """Return the F JPEG files of each row, in their order."""
+        self._require("frames")
+        chosen = self._check_rows(rows)
+        files: list[tuple[bytes, ...]] = [()] * len(chosen)
+        for position, shard, row in self._gatherer.each(chosen):
+            bounds = jpeg_bounds(shard.arrays["jpeg_end"], row).tolist()
+            jpeg = shard.arrays["jpeg"]
+            files[position] = tuple(
+                jpeg[first:end].tobytes() for first, end in zip(bounds, bounds[1:], strict=False)
+            )
+        return files
+
+    def images(self, rows: ArrayLike) -> list[NDArray[np.uint8]]:
+        """Decode the stored frames of the rows, in their order.
+
+        Args:
+            rows: (B,) integers in 0..V-1.
+
+        Returns:
+            B arrays (F, H, W, 3) uint8 RGB; H and W are each video's own.
+
+        Raises:
+            ShardError: the dataset holds features, or a frame does not decode.
+        """
+        from pipeline.shards.jpegs import decode_frame
+
+        files = self.jpegs(rows)
+        sizes = self._gather("frame_size", rows, None).tolist()
+        return [
+            np.stack([decode_frame(data, (height, width)) for data in own])
+            for own, (height, width) in zip(files, sizes, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Unmap all shards; the reader stays usable and maps again what it needs."""
+        self._gatherer.close()
+
+    def _require(self, stores: str) -> None:
+        if self.index.stores != stores:
+            raise ShardError(
+                f"{self.folder} holds {self.index.stores}; {stores} were needed; extract into "
+                f"another folder with `--store {stores}`"
+            )
+
+    def _require_train(self, rows: Rows, why: str) -> None:
+        outside = np.flatnonzero(self.split[rows] != "train")
+        if outside.size:
+            first = int(rows[outside[0]])
+            raise ShardError(
+                f"{self.video_ids[first]!r} is of split {self.split[first]!s}; {why}; "
+                "ask for train videos"
+            )
+
+    def _gather(self, name: str, rows: ArrayLike, views: ArrayLike | None) -> NDArray:
+        chosen = self._check_rows(rows)
+        return self._gatherer.gather(name, chosen, self._check_views(chosen, views))
+
+    def _check_rows(self, rows: ArrayLike) -> Rows:
+        chosen = _integers("rows", rows)
         if chosen.size and not 0 <= int(chosen.min()) <= int(chosen.max()) < self.num_videos:
             raise IndexError(
                 f"rows reach from {chosen.min()} to {chosen.max()}, the dataset has rows "
                 f"0 to {self.num_videos - 1}"
             )
-        return chosen.astype(np.int64, copy=False)
+        return chosen
 
-    def _gather(self, name: str, rows: ArrayLike) -> NDArray:
-        chosen = self._check_rows(rows)
-        shards, inside = self._shard[chosen], self._row[chosen]
-        order = np.argsort(shards, kind="stable")
-        numbers, starts = np.unique(shards[order], return_index=True)
-        wanted = dict(zip(numbers.tolist(), np.split(order, starts[1:]), strict=False))
-        self._check_new(list(wanted))
-        out = np.empty(*self._spec(name, len(chosen)))
-        for block in _blocks(list(wanted), _MAX_OPEN):
-            opened = [self._mapped(number) for number in block]
-            for shard, number in zip(opened, block, strict=True):
-                shard.prefetch(name, inside[wanted[number]].tolist())
-            for shard, number in zip(opened, block, strict=True):
-                _copy_rows(shard.arrays[name], inside[wanted[number]], out, wanted[number])
-        return out
-
-    def _spec(self, name: str, num_videos: int) -> Spec:
-        slots = self.index.num_slots
-        return dataset_specs(self.index.shape, num_videos=num_videos, num_slots=slots)[name]
-
-    def _check_new(self, numbers: Sequence[int]) -> None:
-        """Check shards that were not used yet, in threads: sha256 leaves Python's lock alone."""
-        new = [number for number in numbers if number not in self._checked]
-        if len(new) == 1:
-            self._mapped(new[0])
-        elif new:
-            with ThreadPoolExecutor(_MAX_THREADS) as pool:
-                for number, shard in zip(new, pool.map(self._map, new), strict=True):
-                    if len(self._open) < _MAX_OPEN:
-                        self._open[number] = shard
-        self._checked.update(new)
-
-    def _map(self, number: int) -> MappedShard:
-        return map_shard(self.folder, self._records[number], self.index.shape, verify=self._verify)
-
-    def _mapped(self, number: int) -> MappedShard:
-        if number not in self._open:
-            self._open[number] = self._map(number)
-            if len(self._open) > _MAX_OPEN:
-                self._open.popitem(last=False)
-        self._open.move_to_end(number)
-        return self._open[number]
+    def _check_views(self, rows: Rows, views: ArrayLike | None) -> Rows | None:
+        if views is None:
+            return None
+        chosen, most = _integers("views", views), len(self.view_names)
+        if len(chosen) != len(rows):
+            raise ValueError(f"views are ({len(chosen)},), rows ({len(rows)},); one each is needed")
+        if chosen.size and not 0 <= int(chosen.min()) <= int(chosen.max()) <= most:
+            raise ShardError(
+                f"views reach from {chosen.min()} to {chosen.max()}, {self.folder} stores views "
+                f"0 to {most}; extract into another folder with `--views`"
+            )
+        self._require_train(rows[chosen > 0], "only train videos have stored views")
+        return chosen
 
 
-def _copy_rows(
-    source: NDArray, rows: NDArray[np.int64], out: NDArray, positions: NDArray[np.int64]
-) -> None:
-    # Row by row, since `out[positions] = source[rows]` copies everything twice.
-    for row, position in zip(rows.tolist(), positions.tolist(), strict=True):
-        out[position] = source[row]
-
-
-def _blocks(numbers: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [numbers[first : first + size] for first in range(0, len(numbers), size)]
+def _integers(what: str, values: ArrayLike) -> Rows:
+    chosen = np.asarray(values)
+    if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
+        raise ValueError(f"{what} must be (B,) integers, got {chosen.dtype} {chosen.shape}")
+    return chosen.astype(np.int64, copy=False)

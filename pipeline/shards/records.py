@@ -64,6 +64,22 @@ class FeatureShape(NamedTuple):
     """E, features of the encoder's pooled embedding."""
 
 
+class ShardLayout(NamedTuple):
+    """What decides the datasets of one shard."""
+
+    stores: str
+    """features or frames."""
+    shape: FeatureShape
+    num_videos: int
+    """N."""
+    num_slots: int
+    """S, mask slots per frame; 0 without masks."""
+    num_views: int = 0
+    """V, stored views of a train video beside its base view."""
+    viewed_rows: tuple[int, ...] = ()
+    """Rows that have them: those of the train videos; () where V is 0."""
+
+
 def shard_name(number: int) -> str:
     """File name of a shard, e.g. ``shard-00000.h5``."""
     return f"shard-{number:05d}.h5"

@@ -7,7 +7,9 @@ is read; the arrays themselves are mapped by offset and never pass through HDF5.
 
 import os
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ShardError
 from pipeline.shards import FORMAT_VERSION
-from pipeline.shards.layout import Spec
+from pipeline.shards.layout import FREE, Spec
 
 FORMAT_ATTRIBUTE = "format_version"
 # Pinned, so that the bytes do not follow the installed HDF5's idea of its newest format.
@@ -50,7 +52,16 @@ class _UnsafeError(Exception):
     """What is wrong with the file, in words."""
 
 
-def dataset_offsets(descriptor: int, path: Path, specs: Mapping[str, Spec]) -> dict[str, int]:
+class Place(NamedTuple):
+    """Where a dataset lies in its file."""
+
+    offset: int
+    """In bytes."""
+    sizes: tuple[int, ...]
+    """Its shape, all axes known."""
+
+
+def dataset_places(descriptor: int, path: Path, specs: Mapping[str, Spec]) -> dict[str, Place]:
     """Check a shard's structure and return where each dataset lies.
 
     Args:
@@ -59,7 +70,7 @@ def dataset_offsets(descriptor: int, path: Path, specs: Mapping[str, Spec]) -> d
         specs: the datasets that must be there, and no other.
 
     Returns:
-        Dataset name -> offset in bytes.
+        Dataset name -> its place.
 
     Raises:
         ShardError: the file is not HDF5, or holds anything else than these datasets, contiguous,
@@ -69,11 +80,11 @@ def dataset_offsets(descriptor: int, path: Path, specs: Mapping[str, Spec]) -> d
     try:
         with os.fdopen(os.dup(descriptor), "rb") as raw, h5py.File(raw, "r") as file:
             _check_root(file, set(specs))
-            offsets = {
+            places = {
                 name: _check_dataset(file, name, spec, size_bytes) for name, spec in specs.items()
             }
-            _check_apart(offsets, specs)
-            return offsets
+            _check_apart(places, specs)
+            return places
     except (_UnsafeError, OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise ShardError(
             f"{path} is not a shard as i2st writes it ({str(error)[:120]}); plain contiguous "
@@ -109,8 +120,8 @@ def _check_version(root: h5py.h5g.GroupID) -> None:
         raise _UnsafeError(f"shard format version {version}, this i2st reads {FORMAT_VERSION}")
 
 
-def _check_dataset(file: h5py.File, name: str, spec: Spec, size_bytes: int) -> int:
-    sizes, dtype = spec
+def _check_dataset(file: h5py.File, name: str, spec: Spec, size_bytes: int) -> Place:
+    expected, dtype = spec
     dataset = h5d.open(file.id, name.encode())
     creation, space = dataset.get_create_plist(), dataset.get_space()
     if creation.get_layout() != h5d.CONTIGUOUS or creation.get_external_count():
@@ -119,22 +130,28 @@ def _check_dataset(file: h5py.File, name: str, spec: Spec, size_bytes: int) -> i
         raise _UnsafeError(f"{name} has filters, attributes or a second name")
     if not dataset.get_type().equal(h5t.py_create(dtype, logical=True)):
         raise _UnsafeError(f"{name} is not {dtype}")
-    if space.get_simple_extent_type() != h5s.SIMPLE or space.shape != sizes:
-        raise _UnsafeError(f"{name} has shape {space.shape}, {sizes} expected")
-    offset, length = dataset.get_offset(), _num_bytes(spec)
-    if offset is None or offset < 0 or offset + length > size_bytes:
+    if space.get_simple_extent_type() != h5s.SIMPLE or not _fits(space.shape, expected):
+        raise _UnsafeError(f"{name} has shape {space.shape}, {expected} expected")
+    offset = dataset.get_offset()
+    if offset is None or offset < 0 or offset + _num_bytes(space.shape, dtype) > size_bytes:
         raise _UnsafeError(f"{name} lies outside the file")
-    return int(offset)
+    return Place(int(offset), space.shape)
 
 
-def _check_apart(offsets: Mapping[str, int], specs: Mapping[str, Spec]) -> None:
-    spans = sorted((offset, offset + _num_bytes(specs[name])) for name, offset in offsets.items())
+def _fits(sizes: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    return len(sizes) == len(expected) and all(
+        wanted in (size, FREE) for size, wanted in zip(sizes, expected, strict=True)
+    )
+
+
+def _check_apart(places: Mapping[str, Place], specs: Mapping[str, Spec]) -> None:
+    spans = sorted(
+        (offset, offset + _num_bytes(sizes, specs[name][1]))
+        for name, (offset, sizes) in places.items()
+    )
     if any(one[1] > two[0] for one, two in zip(spans, spans[1:], strict=False)):
         raise _UnsafeError("datasets overlap")
 
 
-def _num_bytes(spec: Spec) -> int:
-    count = 1
-    for size in spec[0]:
-        count *= size
-    return count * spec[1].itemsize
+def _num_bytes(sizes: tuple[int, ...], dtype: np.dtype) -> int:
+    return prod(sizes) * dtype.itemsize

@@ -8,7 +8,13 @@ from pipeline.errors import ShardError
 from pipeline.shards.index import INDEX_NAME, ShardIndex
 from pipeline.shards.layout import row_sha256
 from pipeline.shards.mapping import MappedShard, forget_checked, map_shard
-from pipeline.shards.records import ShardRecord, VideoRow, dataset_digest, shard_name
+from pipeline.shards.records import (
+    ShardLayout,
+    ShardRecord,
+    VideoRow,
+    dataset_digest,
+    shard_name,
+)
 
 
 def verify(folder: Path) -> list[str]:
@@ -29,19 +35,25 @@ def verify(folder: Path) -> list[str]:
     rows: dict[int, list[VideoRow]] = {}
     for video in index.videos:
         rows.setdefault(video.shard, []).append(video)
+    layouts, class_names = index.layouts(), index.class_names
     for record in index.shards:
-        problems += _verify_shard(folder, index, record, rows[record.number])
+        layout, videos = layouts[record.number], rows[record.number]
+        problems += _verify_shard(folder, record, layout, videos, class_names)
     return problems
 
 
 def _verify_shard(
-    folder: Path, index: ShardIndex, record: ShardRecord, videos: list[VideoRow]
+    folder: Path,
+    record: ShardRecord,
+    layout: ShardLayout,
+    videos: list[VideoRow],
+    class_names: list[str],
 ) -> list[str]:
     try:
-        shard = map_shard(folder, record, index.shape)
+        shard = map_shard(folder, record, layout)
     except ShardError as error:
         return [str(error)]
-    path, class_names = folder / shard_name(record.number), index.class_names
+    path = folder / shard_name(record.number)
     faults = [(video, _wrong(shard, video, class_names)) for video in videos]
     return [
         f"{path}, row {video.row}: {', '.join(wrong)} of {video.video_id!r} differ from the index"
