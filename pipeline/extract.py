@@ -13,12 +13,17 @@ from pipeline.decoding.comparison import compare_decoders
 from pipeline.errors import BackendError, ResourceError
 from pipeline.extraction.backends import Backends, fingerprint, load_backends
 from pipeline.extraction.interruption import StopRequest
-from pipeline.extraction.plan import ExtractConfig, plan_extraction, spread_over_classes
+from pipeline.extraction.plan import (
+    ChunkTask,
+    ExtractConfig,
+    plan_extraction,
+    spread_over_classes,
+)
 from pipeline.extraction.report import ExtractProgress, ExtractReport
 from pipeline.extraction.work import ChunkResult, ChunkSettings, open_chunk_worker
 from pipeline.manifests import Manifest, Video
 from pipeline.prompts import PromptTables
-from pipeline.scheduling import run_tasks
+from pipeline.scheduling import Where, run_tasks
 from pipeline.shards.committed import committed, finish
 from pipeline.shards.lock import FolderLock
 
@@ -104,8 +109,15 @@ class _Run:
         open_worker = partial(open_chunk_worker, self.settings)
         if backends is not None:
             open_worker = partial(open_worker, backends=backends, on_video=self._count)
-        workers = self.settings.config.workers
-        for result in run_tasks(self.plan.tasks, open_worker, workers=workers, stop=stop):
+        results = run_tasks(
+            self.plan.tasks,
+            open_worker,
+            where=Where(workers=self.settings.config.workers, hands=1),
+            stop=stop,
+            split=lambda task: [task],
+            give_up=_give_up,
+        )
+        for result in results:
             self._take(result, counted=backends is not None)
 
     def report(self, stop: StopRequest, seconds: float) -> ExtractReport:
@@ -155,6 +167,13 @@ class _Run:
                 seconds=time.monotonic() - self._begin,
             )
         )
+
+
+def _give_up(task: ChunkTask) -> ChunkResult:
+    raise ResourceError(
+        f"shard {task.number} killed every worker that it was given, most likely for memory; its "
+        f"{len(task.videos)} videos were to fit; free memory and run again"
+    )
 
 
 def check_decoders(config: ExtractConfig, videos: Iterable[Video]) -> None:

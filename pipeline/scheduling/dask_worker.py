@@ -1,0 +1,70 @@
+"""What runs inside a dask worker: opening it once, and working in as many threads as it has."""
+
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from distributed import Worker, WorkerPlugin, get_worker
+
+from pipeline.scheduling.types import OpenWorker
+
+
+class OpenedWorker(WorkerPlugin):
+    """Opens a worker when the first task is near; dask sends it to every worker that joins.
+
+    Args:
+        name: of this run, so that several can share a scheduler.
+        open_worker: see `run_tasks`.
+        shielded: whether signals are left to the parent process, which alone decides what they
+            mean; Ctrl-C reaches the whole process group.
+    """
+
+    def __init__(self, name: str, open_worker: OpenWorker[Any, Any], *, shielded: bool) -> None:
+        self.name = name
+        self._open_worker = open_worker
+        self._shielded = shielded
+
+    def setup(self, worker: Worker) -> None:
+        """Prepare, but open nothing: a worker that joins must be there at once."""
+        self._worker_name = str(worker.name)
+        self._lock = threading.Lock()
+        self._stack = ExitStack()
+        self._work: Callable[[Any], Any] | None = None
+        if self._shielded:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def teardown(self, worker: Worker) -> None:
+        """Close what was opened."""
+        self._stack.close()
+
+    def open(self, number: int) -> None:
+        """Open the worker, under its own name if that is a number."""
+        name = self._worker_name
+        with self._lock:
+            if self._work is None:
+                opened = self._open_worker(int(name) if name.isdecimal() else number)
+                self._work = self._stack.enter_context(opened)
+
+    def work(self, task: Any) -> Any:
+        """Do one task."""
+        assert self._work is not None, "a worker is opened before it is given work"
+        return self._work(task)
+
+
+def open_here(plugin: str, number: int) -> None:
+    """Open the worker that this runs in."""
+    _plugin(plugin).open(number)
+
+
+def work_here(plugin: str, task: Any) -> Any:
+    """Do one task in the worker that this runs in."""
+    return _plugin(plugin).work(task)
+
+
+def _plugin(name: str) -> OpenedWorker:
+    plugin = get_worker().plugins[name]
+    assert isinstance(plugin, OpenedWorker)
+    return plugin
