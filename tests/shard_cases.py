@@ -2,9 +2,10 @@
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +13,13 @@ from pipeline.manifests import Video
 from pipeline.segmenters import Masks
 from pipeline.shards.committed import committed, finish
 from pipeline.shards.files import sha256_of
+from pipeline.shards.filling import StoredRow
 from pipeline.shards.index import INDEX_NAME, ShardIndex
+from pipeline.shards.jpegs import encode_frames
 from pipeline.shards.lock import FolderLock
 from pipeline.shards.records import Failure, ShardRecord, shard_name
-from pipeline.shards.writer import ShardWriter, VideoFeatures
+from pipeline.shards.rows import VideoFeatures, VideoFrames, ViewFeatures
+from pipeline.shards.writer import ShardWriter
 
 FINGERPRINT = {"manifest": "5e1f", "frames": 2, "encoder": {"name": "toy", "grid": 2}}
 DATASET = {"name": "toy", "classes": {"train": ["climb", "wave"], "val": ["sit"], "test": ["run"]}}
@@ -58,21 +62,61 @@ def all_features(count: int = 12, *, with_masks: bool = True) -> list[VideoFeatu
     ]
 
 
+VIEWS = {**FINGERPRINT, "views": ["flip", "early", "late"]}
+FRAMES = {**FINGERPRINT, "store": {"kind": "frames", "frame_side": 24}}
+
+
+def with_views(row: VideoFeatures, count: int = 3) -> VideoFeatures:
+    """Give a train row views whose values follow from its tokens; leave any other alone."""
+    if row.video.split != "train":
+        return row
+    rng = np.random.default_rng(np.frombuffer(row.tokens.tobytes(), np.uint8))
+    views = tuple(
+        ViewFeatures(
+            tokens=rng.standard_normal(row.tokens.shape).astype(np.float16),
+            frame_embedding=rng.standard_normal(row.frame_embedding.shape).astype(np.float16),
+            masks=row.masks and replace(row.masks, bits=row.masks.bits ^ np.uint8(number + 1)),
+            frame_indices=row.frame_indices + np.int32(number),
+        )
+        for number in range(count)
+    )
+    return replace(row, views=views)
+
+
+def frames_row(number: int, *, class_name: str = "climb", with_masks: bool = True) -> VideoFrames:
+    """The video of `features` as 2 pictures of 24 x 30 or 24 x 40 pixels."""
+    plain = features(number, class_name=class_name, with_masks=with_masks)
+    width = 30 + 10 * (number % 2)
+    pictures = np.random.default_rng(number).integers(0, 256, (2, 24, width, 3), dtype=np.uint8)
+    jpegs, size = encode_frames(pictures, 24)
+    return VideoFrames(
+        video=plain.video,
+        masks=plain.masks,
+        frame_indices=plain.frame_indices,
+        num_frames_decoded=plain.num_frames_decoded,
+        num_frames_expected=plain.num_frames_expected,
+        num_damaged_packets=plain.num_damaged_packets,
+        jpegs=jpegs,
+        frame_size=size,
+    )
+
+
 def failure(video_id: str, reason: str = "short") -> Failure:
     return Failure(video_id, "train", "climb", reason, f"{video_id} decodes 47 of 93 frames")
 
 
 def extract(
     folder: Path,
-    rows: Sequence[VideoFeatures],
+    rows: Sequence[StoredRow],
     *,
     shard_videos: int = 5,
     failures: Sequence[Failure] = (),
+    fingerprint: Mapping[str, Any] = FINGERPRINT,
 ) -> ShardIndex:
     """What `i2st extract` does, without videos: resume, write what is left, finish."""
     with FolderLock(folder):
-        state = committed(folder, FINGERPRINT)
-        writer = ShardWriter(folder, FINGERPRINT, class_names=CLASS_NAMES)
+        state = committed(folder, fingerprint)
+        writer = ShardWriter(folder, fingerprint, class_names=CLASS_NAMES)
         todo = sorted(
             (row for row in rows if row.video.video_id not in state.videos),
             key=lambda row: row.video.video_id,
@@ -81,7 +125,7 @@ def extract(
         for first in range(0, len(todo), shard_videos):
             chunk = todo[first : first + shard_videos]
             writer.write(next(numbers), chunk, failures if first == 0 else [])
-        return finish(folder, DATASET, FINGERPRINT)
+        return finish(folder, DATASET, fingerprint)
 
 
 def reseal(folder: Path, number: int = 0) -> None:

@@ -73,11 +73,11 @@ def fill_arrays(
         name: np.zeros([sizes[name] if n == FREE else n for n in lengths], dtype)
         for name, (lengths, dtype) in dataset_specs(layout).items()
     }
-    if layout.stores == "frames":
-        _fill_jpegs(arrays, cast(Sequence[VideoFrames], rows))
     for i, row in enumerate(rows):
         for name, value in _values(row, class_index).items():
             _put(arrays[name], i, value, name, row.video.video_id)
+    if layout.stores == "frames":
+        _fill_jpegs(arrays, cast(Sequence[VideoFrames], rows))
     for place, i in enumerate(layout.viewed_rows):
         arrays["view_row"][place] = i
         video_id = rows[i].video.video_id
