@@ -323,8 +323,9 @@ def test_segmenter_none_is_no_segmenter():
 
 
 def test_unknown_segmenter_is_refused_with_the_known_names():
-    assert {"center_prior", "none", "precomputed", "sam_clip"} <= set(segmenter_names())
-    with pytest.raises(BackendError, match=r"unknown segmenter 'sem'; known: center_prior, none"):
+    built_in = {"center_prior", "grounding_dino_sam", "none", "precomputed", "sam3", "sam_clip"}
+    assert built_in <= set(segmenter_names())
+    with pytest.raises(BackendError, match=r"unknown segmenter 'sem'; known: center_prior, ground"):
         get_segmenter("sem")
 
 

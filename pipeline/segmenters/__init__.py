@@ -97,6 +97,7 @@ def _none(model: str, *, device: str, masks: Path | None) -> None:
 SEGMENTERS: dict[str, Callable[..., Segmenter | None]] = {
     "sam_clip": _from("sam_clip"),
     "sam3": _from("sam3"),
+    "grounding_dino_sam": _from("grounding_dino_sam"),
     "precomputed": _from("precomputed"),
     "center_prior": _from("center_prior"),
     "none": _none,

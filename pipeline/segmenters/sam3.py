@@ -96,8 +96,9 @@ class Sam3:
         for slot, names in slots.items():
             columns = [nouns.index(name) for name in names]
             cells[slot], scores[slot] = self._unite(ConceptMasks(*(x[:, columns] for x in found)))
-        areas = {"min_area": self.settings.min_area, "max_area": self.settings.max_area}
-        return masks_of(cells, scores, **areas)
+        return masks_of(
+            cells, scores, min_area=self.settings.min_area, max_area=self.settings.max_area
+        )
 
     def _unite(self, synonyms: ConceptMasks) -> tuple[Tensor, Tensor]:
         """(F, 128, 128) bool union of a slot's synonyms that are shown, and (F,) best score."""
