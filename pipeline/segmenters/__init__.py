@@ -13,6 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.manifests import Video
 from pipeline.prompts import PromptSet
 from pipeline.registry import find_builder, known_names
+from pipeline.segmenters.options import check_names, check_options_of
 
 MASK_SIDE = 128
 """Masks cover the full frame with 128 x 128 cells."""
@@ -82,16 +83,17 @@ def no_masks(num_frames: int) -> Masks:
 
 
 def _from(module: str) -> Callable[..., Segmenter]:
-    def build(*args: Any, **options: Any) -> Segmenter:
+    def build(model: str, *, device: str, masks: Path | None, **options: Any) -> Segmenter:
         backend = import_module(f"pipeline.segmenters.{module}")
-        segmenter: Segmenter = backend.build(*args, **options)
+        check_options_of(backend.build, options, segmenter=module)
+        segmenter: Segmenter = backend.build(model, device=device, masks=masks, **options)
         return segmenter
 
     return build
 
 
-def _none(model: str, *, device: str, masks: Path | None) -> None:
-    return None
+def _none(model: str, *, device: str, masks: Path | None, **options: Any) -> None:
+    check_names(options, (), segmenter="none")
 
 
 SEGMENTERS: dict[str, Callable[..., Segmenter | None]] = {
@@ -117,18 +119,19 @@ def get_segmenter(
 
     Args:
         spec: ``NAME`` or ``NAME:MODEL``: ``sam_clip:SAM_FILE`` or ``sam_clip:SAM_FILE,CLIP``
-            (pipeline.segmenters.sam_clip says which files), ``precomputed``, ``center_prior``,
-            ``none``.
+            (pipeline.segmenters.sam_clip says which files), ``sam3:FOLDER``,
+            ``grounding_dino_sam:DINO,SAM``, ``precomputed``, ``center_prior``, ``none``.
         device: torch device of the models.
         masks: folder of mask files, for ``precomputed``.
-        **options: settings of one backend, by its own names.
+        **options: settings of one backend, by its own names; numbers may be text.
 
     Returns:
         The segmenter; None for ``none``: shards without masks.
 
     Raises:
         BackendError: the name is unknown, or its weights or mask files are absent.
-        ConfigError: ``masks`` is given to a built-in segmenter that reads none.
+        ConfigError: ``masks`` is given to a built-in segmenter that reads none, or an option to
+            one that does not have it.
     """
     name, _, model = spec.partition(":")
     if masks is not None and name in SEGMENTERS and name != "precomputed":

@@ -20,6 +20,7 @@ from pipeline.segmenters import MASK_SIDE, ClipToSegment, Masks, no_masks
 from pipeline.segmenters.assembly import pool_to_cells, select_actors
 from pipeline.segmenters.box_selection import SlotBoxes, select_boxes
 from pipeline.segmenters.grounding_dino import SHORT_SIDE, Detections, GroundingDino
+from pipeline.segmenters.options import settings_from
 from pipeline.segmenters.sam_decoding import Candidates, EmbeddedFrames
 from pipeline.segmenters.slot_nouns import masks_of, nouns_by_slot
 from pipeline.segmenters.transformers_models import load_model
@@ -31,6 +32,8 @@ DINO_DEFAULT = "IDEA-Research/grounding-dino-tiny"
 class GroundingDinoSamSettings:
     """Every number that decides the masks."""
 
+    detector_side: int = SHORT_SIDE
+    """Pixels of the frame's shorter side at the detector's input."""
     min_score: float = 0.35
     """Least score of a box; that of Grounding DINO's own demo."""
     max_overlap: float = 0.8
@@ -169,7 +172,6 @@ def build(
     device: str,
     masks: Path | None,
     sam: str | None = None,
-    detector_side: int = SHORT_SIDE,
     **options: Any,
 ) -> GroundingDinoSam:
     """Registry entry.
@@ -179,7 +181,6 @@ def build(
         device: torch device of both models.
         masks: not used.
         sam: SAM's checkpoint, where ``model`` does not say it.
-        detector_side: pixels of the frame's shorter side at the detector's input.
         **options: fields of GroundingDinoSamSettings.
 
     Returns:
@@ -187,18 +188,17 @@ def build(
 
     Raises:
         BackendError: transformers or weights are absent, or they are of another model.
+        ConfigError: an option is unknown or no number.
     """
     from pipeline.segmenters.sam_clip_weights import load_sam
 
     dino, _, sam_spec = model.partition(",")
-    settings = GroundingDinoSamSettings(**options)
+    name = GroundingDinoSam.name
+    settings = settings_from(GroundingDinoSamSettings, options, segmenter=name)
     loaded = load_model(
-        "GroundingDinoForObjectDetection",
-        dino or DINO_DEFAULT,
-        device=device,
-        backend=GroundingDinoSam.name,
+        "GroundingDinoForObjectDetection", dino or DINO_DEFAULT, device=device, backend=name
     )
     decoder, sam_facts = load_sam(Path(sam or sam_spec) if sam or sam_spec else None, device)
-    detector = GroundingDino(loaded.model, loaded.tokenizer, short_side=detector_side)
-    weights = {**loaded.facts, "detector_side": detector_side, **sam_facts}
+    detector = GroundingDino(loaded.model, loaded.tokenizer, short_side=settings.detector_side)
+    weights = {**loaded.facts, **sam_facts}
     return GroundingDinoSam(detector, decoder, settings, weights=weights)

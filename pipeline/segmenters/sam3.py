@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pipeline.segmenters import ClipToSegment, Masks, no_masks
 from pipeline.segmenters.assembly import pool_to_cells
+from pipeline.segmenters.options import settings_from
 from pipeline.segmenters.sam3_model import ConceptMasks, Sam3Concepts
 from pipeline.segmenters.slot_nouns import masks_of, nouns_by_slot
 from pipeline.segmenters.transformers_models import load_model
@@ -125,7 +126,8 @@ def build(model: str, *, device: str, masks: Path | None, **options: Any) -> Sam
 
     Raises:
         BackendError: transformers or the weights are absent, or they are of another model.
+        ConfigError: an option is unknown or no number.
     """
-    settings = Sam3Settings(**options)
+    settings = settings_from(Sam3Settings, options, segmenter=Sam3.name)
     loaded = load_model("Sam3Model", model or SAM3_DEFAULT, device=device, backend=Sam3.name)
     return Sam3(Sam3Concepts(loaded.model, loaded.tokenizer), settings, weights=loaded.facts)

@@ -1,0 +1,77 @@
+"""Options of a segmenter as a command line gives them: names checked, text turned to numbers."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from inspect import Parameter, signature
+from typing import Any, TypeVar
+
+from pipeline.errors import ConfigError
+from pipeline.manifests.text import did_you_mean
+
+SettingsT = TypeVar("SettingsT")
+
+
+def settings_from(
+    kind: type[SettingsT], options: Mapping[str, Any], *, segmenter: str
+) -> SettingsT:
+    """Fill a dataclass of settings whose fields are float, int or str.
+
+    Args:
+        kind: the dataclass; every field has a default.
+        options: name -> value, or the value's text.
+        segmenter: its name, for messages.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ConfigError: there is no such option, or its text is no number.
+    """
+    types: dict[str, Any] = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
+    check_names(options, types, segmenter=segmenter)
+    values = {}
+    for name, value in options.items():
+        try:
+            values[name] = types[name](value)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"option {name}={value} of segmenter {segmenter!r}; needed: "
+                f"{types[name].__name__}; pass --segmenter-option {name}=NUMBER"
+            ) from error
+    return kind(**values)
+
+
+def check_names(options: Collection[str], known: Collection[str], *, segmenter: str) -> None:
+    """Refuse options that a segmenter does not have.
+
+    Args:
+        options: names that were given.
+        known: names that it has.
+        segmenter: its name, for messages.
+
+    Raises:
+        ConfigError: one is unknown.
+    """
+    for name in options:
+        if name not in known:
+            raise ConfigError(
+                f"segmenter {segmenter!r} has no option {name!r}{did_you_mean(name, known)}; "
+                f"known: {', '.join(sorted(known)) or 'none'}; drop it or pass one of these"
+            )
+
+
+def check_options_of(build: Any, options: Collection[str], *, segmenter: str) -> None:
+    """Refuse options that a builder which lists its own does not take.
+
+    Args:
+        build: registry entry of a segmenter.
+        options: names that were given.
+        segmenter: its name, for messages.
+
+    Raises:
+        ConfigError: one is unknown.
+    """
+    parameters = signature(build).parameters.values()
+    if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+        known = {parameter.name for parameter in parameters} - {"model", "device", "masks"}
+        check_names(options, known, segmenter=segmenter)
