@@ -1,0 +1,201 @@
+"""What becomes of tasks whose workers die: by the book, and under a killer."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.errors import ResourceError
+from pipeline.scheduling import Where, run_tasks
+from pipeline.scheduling.blame import TaskBook
+from pipeline.scheduling.types import Remedies
+
+
+def halves(task):
+    """A task is a tuple of numbers; a single number cannot be made smaller."""
+    middle = len(task) // 2
+    return [part for part in (task[:middle], task[middle:]) if part]
+
+
+def give_up(task):
+    return ("gave up", task)
+
+
+def book_of(*tasks):
+    return TaskBook(tasks, Remedies(halves, give_up))
+
+
+def take_all(book):
+    tries = []
+    while not book.is_empty:
+        tries.append(book.take())
+    return tries
+
+
+def work_through(book, is_fatal):
+    """Run a book in workers of 2 hands that die of fatal tasks; results, and deaths per task."""
+    results, deaths = [], Counter()
+    while not book.is_empty:
+        held = [book.take()]
+        if not held[0].alone and not book.is_empty and not book.next_is_alone:
+            held.append(book.take())
+        if any(is_fatal(one.task) for one in held):
+            deaths.update(one.task for one in held)
+            results += book.died(held)
+            continue
+        for one in held:
+            book.finished(one)
+            results.append(one.task)
+    return results, deaths
+
+
+def test_book_gives_every_task_once_and_reads_no_further_than_it_is_asked():
+    read = []
+
+    def tasks():
+        for number in range(4):
+            read.append(number)
+            yield (number,)
+
+    book = TaskBook(tasks(), Remedies(halves, give_up))
+    assert book.take().task == (0,)
+    assert read == [0]
+    assert [one.task for one in take_all(book)] == [(1,), (2,), (3,)]
+    assert book.is_empty
+
+
+def test_book_finds_the_one_fatal_video_and_finishes_all_others():
+    book = book_of((0, 1, 2, 3), (4, 5, 6, 7), (8, 9))
+    results, deaths = work_through(book, lambda task: 6 in task)
+    finished = [number for task in results if task[0] != "gave up" for number in task]
+    assert sorted(finished) == [0, 1, 2, 3, 4, 5, 7, 8, 9]
+    assert [task for task in results if task[0] == "gave up"] == [("gave up", (6,))]
+    # 3 with others; then, alone, 2 for each of (6, 7) and (6,).
+    assert deaths == {(0, 1, 2, 3): 3, (4, 5, 6, 7): 3, (6, 7): 2, (6,): 2}
+
+
+def test_book_runs_a_task_alone_before_it_gives_it_up():
+    book = book_of((1,))
+    for _ in range(3):
+        one = book.take()
+        assert not one.alone
+        assert book.died([one]) == []
+    for results in ([], [("gave up", (1,))]):
+        assert book.next_is_alone
+        one = book.take()
+        assert one.alone
+        assert book.died([one]) == results
+    assert book.is_empty
+
+
+def test_book_asks_for_more_proof_where_workers_die_of_something_else():
+    book = book_of((1,), (2,))
+    one, other = book.take(), book.take()
+    book.died([other])
+    assert book.take() is other
+    book.finished(other)
+    for _ in range(3):
+        book.died([one])
+        one = book.take()
+    assert one.alone
+    # The death with `other` in hand cannot be laid to it, so one more is needed.
+    assert [book.died([one]) for _ in range(3)] == [[], [], [("gave up", (1,))]]
+
+
+def test_book_blames_the_machine_when_three_tasks_in_a_row_are_given_up():
+    with pytest.raises(ResourceError, match="3 tasks in a row killed 2 workers each, alone"):
+        work_through(book_of(*[(n,) for n in range(9)]), lambda task: True)
+
+
+def test_book_goes_on_when_something_is_finished_between_fatal_tasks():
+    tasks = [(n,) for n in range(9)]
+    results, _ = work_through(book_of(*tasks), lambda task: task[0] % 2 == 1)
+    assert sorted(r for r in results if r[0] != "gave up") == [(0,), (2,), (4,), (6,), (8,)]
+    assert len(results) == 9
+
+
+@contextmanager
+def marking(folder, seconds, number):
+    """Work that leaves a file while it is busy, and kills its worker for tasks below 0."""
+
+    def work(task):
+        mark = Path(folder) / f"{os.getpid()}-{threading.get_ident()}"
+        mark.touch()
+        if min(task) < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(seconds)
+        mark.unlink()
+        return task
+
+    yield work
+
+
+class Killer(threading.Thread):
+    """Kills a busy worker every half second."""
+
+    def __init__(self, folder):
+        super().__init__(daemon=True)
+        self.num_kills = 0
+        self._folder = folder
+        self._done = threading.Event()
+        self._random = random.Random(0)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *error):
+        self._done.set()
+        self.join()
+
+    def run(self):
+        while not self._done.wait(0.5):
+            busy = sorted({int(path.name.split("-")[0]) for path in self._folder.iterdir()})
+            alive = [pid for pid in busy if psutil.pid_exists(pid)]
+            if alive:
+                with suppress(ProcessLookupError):
+                    os.kill(self._random.choice(alive), signal.SIGKILL)
+                    self.num_kills += 1
+
+
+def run_under_a_killer(folder, tasks, *, workers, seconds):
+    with Killer(folder) as killer:
+        where = Where(workers=workers, hands=3)
+        work = partial(marking, folder, seconds)
+        results = list(run_tasks(tasks, work, where=where, split=halves, give_up=give_up))
+    return results, killer.num_kills
+
+
+def numbers_in(results):
+    return sorted(number for task in results if task[0] != "gave up" for number in task)
+
+
+def test_run_tasks_does_every_task_once_while_busy_workers_are_killed(tmp_path):
+    tasks = [(n, n + 1) for n in range(0, 160, 2)]
+    results, num_kills = run_under_a_killer(tmp_path, tasks, workers=2, seconds=0.2)
+    assert num_kills >= 3
+    assert numbers_in(results) == list(range(160))
+
+
+def test_run_tasks_gives_up_nothing_but_the_fatal_video_under_a_killer(tmp_path):
+    tasks = [(n, n + 1) for n in range(0, 80, 2)] + [(81, -1), (82, 83)]
+    results, num_kills = run_under_a_killer(tmp_path, tasks, workers=2, seconds=0.1)
+    assert num_kills >= 1
+    assert [task for task in results if task[0] == "gave up"] == [("gave up", (-1,))]
+    assert numbers_in(results) == [*range(80), 81, 82, 83]
+
+
+@pytest.mark.slow
+def test_run_tasks_does_every_task_once_under_a_hundred_kills(tmp_path):
+    tasks = [(n, n + 1) for n in range(0, 3000, 2)]
+    results, num_kills = run_under_a_killer(tmp_path, tasks, workers=2, seconds=0.2)
+    assert num_kills >= 80
+    assert numbers_in(results) == list(range(3000))
