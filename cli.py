@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 import data_manifests
-from pipeline.errors import ConfigError, I2STError
+from pipeline.errors import BackendError, ConfigError, I2STError
 
 EXIT_SOME_SKIPPED = 3
 EXIT_REFUSED = 4
@@ -759,6 +759,162 @@ def prompts_show(
         return
     rows = [(s.key, ", ".join(s.actor[:1]), ", ".join(s.objects), s.source) for s in sets]
     show_table(rows, ("video" if video else "class", "actor", "objects", "source"))
+
+
+@app.command()
+def show(
+    ctx: typer.Context,
+    path: Annotated[Path, typer.Argument(help="A video, a folder of its frames, or of shards.")],
+    masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Paint the masks.")] = True,
+    out: Annotated[
+        Path | None, typer.Option(help="Picture to write.  [default: masks-NAME.png]")
+    ] = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="What a video shows.  [default: its folder]")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="Object to look for in a video; up to 3, repeat.")
+    ] = None,
+    actor: Annotated[
+        str | None, typer.Option(help="Who acts in a video.  [default: person]")
+    ] = None,
+    prompt_mode: PromptMode = "nouns",
+    segmenter: SegmenterName = "sam_clip",
+    mask_files: Annotated[
+        Path | None, typer.Option(help="Mask files of a video, for precomputed.")
+    ] = None,
+    sam: SamWeights = None,
+    clip: ClipWeights = None,
+    frames: Annotated[int, typer.Option(help="Frames of a video.")] = 8,
+    device: Device = "auto",
+    video: Annotated[
+        list[str] | None, typer.Option(help="Id of a video of shards; repeat.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Videos of shards, in turn from every class.")
+    ] = 6,
+    dataset: DatasetName = None,
+    videos: VideosFolder = None,
+    table: TableFile = None,
+    data_root: DataRoot = Path("data"),
+    edition: Edition = None,
+    prompts: PromptFile = None,
+    as_json: Json = False,
+) -> None:
+    """A picture of a video's frames, or of some of the shards', with masks, prompts and scores."""
+    from pipeline.contact_sheet import contact_sheet, save_sheet
+    from pipeline.shards.index import INDEX_NAME
+    from pipeline.shards.records import Failure
+
+    of_videos = "class_name prompt actor prompt_mode segmenter mask_files sam clip frames device"
+    of_shards = "video limit videos table data_root prompts"
+    is_shards = (path / INDEX_NAME).is_file()
+    _refuse_flags(
+        ctx, (of_videos if is_shards else of_shards).split(), "shards" if is_shards else "a video"
+    )
+    if is_shards:
+        title, subtitle, found = _shard_clips(ctx.params)
+    else:
+        title, subtitle, found = _video_clips(ctx.params)
+    clips = [one for one in found if not isinstance(one, Failure)]
+    failures = [one for one in found if isinstance(one, Failure)]
+    for failure in failures:
+        note(failure_line(failure))
+    if not clips:
+        raise ConfigError(f"{path}: 0 clips to show; at least 1 was needed; see the lines above")
+    target = out or Path(f"masks-{path.resolve().stem}.png")
+    if not masks:
+        clips = [replace(one, masks=None) for one in clips]
+    subtitle += "; below each frame its number, and the score of each mask" if masks else ""
+    save_sheet(contact_sheet(clips, title=title, subtitle=subtitle), target)
+    if as_json:
+        told = [one.to_json() for one in clips]
+        typer.echo(json.dumps({"out": str(target), "clips": told}))
+    else:
+        typer.echo(str(target))
+    if failures:
+        raise typer.Exit(EXIT_SOME_SKIPPED)
+
+
+def _refuse_flags(ctx: typer.Context, names: Sequence[str], what: str) -> None:
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source and source.name == "COMMANDLINE":
+            raise ConfigError(
+                f"{parameter.opts[0]} beside {what}, for which it says nothing; needed: flags of "
+                "one kind; drop it"
+            )
+
+
+def _video_clips(flags: Mapping[str, Any]) -> tuple[str, str, list[Any]]:
+    """Title, subtitle and the one clip of a contact sheet of a video."""
+    from pipeline.devices import resolve_device
+    from pipeline.manifests import Manifest, load_manifest
+    from pipeline.manifests.types import ClassPrompts
+    from pipeline.segmenters import get_segmenter
+    from pipeline.shown_clips import clip_of_video
+
+    path = flags["path"]
+    class_name = flags["class_name"] or path.resolve().parent.name
+    if flags["dataset"] is None:
+        manifest = Manifest(name="", title="", classes={"train": (class_name,)})
+    else:
+        manifest = load_manifest(flags["dataset"], edition=flags["edition"])
+    options = {name: flags[name] for name in ("sam", "clip") if flags[name] is not None}
+    name = flags["segmenter"] if flags["masks"] else "none"
+    device = resolve_device(flags["device"])
+    try:
+        segmenter = get_segmenter(name, device=device, masks=flags["mask_files"], **options)
+    except BackendError as error:
+        # Elsewhere --masks names the folder of mask files; here it asks for masks on the picture.
+        hint = str(error).replace("--masks DIR", "--mask-files DIR")
+        raise BackendError(hint.replace("--segmenter none", "--no-masks")) from error
+    shown = clip_of_video(
+        path,
+        manifest,
+        class_name,
+        segmenter,
+        prompts=ClassPrompts(
+            actor=None if flags["actor"] is None else (flags["actor"],),
+            objects=tuple(flags["prompt"]) if flags["prompt"] else None,
+        ),
+        prompt_mode=flags["prompt_mode"],
+        num_frames=flags["frames"],
+    )
+    return printable(path.name), f"segmenter: {name}", [shown]
+
+
+def _shard_clips(flags: Mapping[str, Any]) -> tuple[str, str, list[Any]]:
+    """Title, subtitle, and the clips and failures of a contact sheet of shards."""
+    from pipeline.datasets import open_dataset
+    from pipeline.manifests import Manifest, known_manifests, load_manifest
+    from pipeline.prompt_tables import load_prompt_tables
+    from pipeline.shown_shards import choose_rows, clips_of_shards, prompts_differ
+
+    reader = _open_shards(flags["path"])
+    index = reader.index
+    given = {name: flags[name] for name in ("dataset", "edition", "videos", "table", "data_root")}
+    if given["dataset"] is None and given["table"] is None:
+        given["dataset"] = index.dataset_name if index.dataset_name in known_manifests() else None
+    source = None if index.stores == "frames" else open_dataset(**given)
+    if given["dataset"] is None:
+        classes = {split: tuple(names) for split, names in index.classes.items()}
+        manifest = Manifest(name=index.dataset_name, title="", classes=classes)
+        root = flags["videos"]
+    else:
+        manifest = load_manifest(given["dataset"], edition=flags["edition"])
+        root = flags["videos"] or flags["data_root"] / manifest.folder
+    tables = load_prompt_tables(manifest, root, user=flags["prompts"], video_ids=reader.video_ids)
+    if reader.has_masks and prompts_differ(index, manifest, tables):
+        note(
+            "the masks of these shards were made with other prompts than those shown; pass the "
+            "same --prompts as to extract"
+        )
+    rows = choose_rows(reader, flags["video"] or (), limit=flags["limit"])
+    clips = list(clips_of_shards(reader, rows, manifest, source, prompts=tables))
+    made_by = (index.fingerprint.get("segmenter") or {"name": "none"})["name"]
+    subtitle = f"segmenter: {made_by}, {len(rows)} of {reader.num_videos} videos"
+    return printable(index.dataset_name), subtitle, clips
 
 
 @manifest_app.command("list")

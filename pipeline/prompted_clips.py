@@ -21,6 +21,7 @@ def prompted_clips(
     frame_rule: str = "segment_centres",
     prompts: PromptTables | None = None,
     prompt_mode: str = "nouns",
+    min_decoded_ratio: float = 0.95,
 ) -> Iterator[ClipToSegment | Failure]:
     """Decode videos in a process beside this one, as extraction does, and look up their prompts.
 
@@ -32,6 +33,7 @@ def prompted_clips(
         frame_rule: a key of `pipeline.clips.FRAME_RULES`.
         prompts: the user's prompts and the dataset's placeholders.
         prompt_mode: as in `pipeline.prompts.prompts_for`.
+        min_decoded_ratio: a video is refused where fewer of its expected frames decode.
 
     Yields:
         ClipToSegment | Failure: Of each video in turn; a Failure where it does not decode.
@@ -39,7 +41,12 @@ def prompted_clips(
     Raises:
         ConfigError: frame rule or prompt mode is unknown.
     """
-    with DecodeChildren(1, frame_rule=frame_rule, num_frames=num_frames) as children:
+    with DecodeChildren(
+        1,
+        frame_rule=frame_rule,
+        num_frames=num_frames,
+        min_decoded_ratio=min_decoded_ratio,
+    ) as children:
         decoded = children.read_many([root / video.path for video in videos])
         for video, clip in zip(videos, decoded, strict=True):
             if isinstance(clip, VideoError):

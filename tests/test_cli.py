@@ -40,6 +40,11 @@ FLAGS = {
         "--truth --dataset --videos --table --data-root --edition --segmenter --masks --sam --clip "
         "--prompts --prompt-mode --frames --limit --per-class --device --json"
     ),
+    "show": (
+        "--masks --out --class --prompt --actor --prompt-mode --segmenter --mask-files --sam "
+        "--clip --frames --device --video --limit --dataset --videos --table --data-root "
+        "--edition --prompts --json"
+    ),
     "prompts": "",
     "prompts show": (
         "--videos --table --data-root --edition --prompts --prompt-mode --video --json"
@@ -535,3 +540,83 @@ def write_truth(folder):
             bits = np.packbits(masks.reshape(NUM_FRAMES, -1), axis=1)
             path = folder / name / f"clip_{number}.npz"
             np.savez_compressed(path, bits=bits, height=32, width=48)
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory):
+    """Shards of six clips, masks of the left half in the train classes, and the clips."""
+    root = tmp_path_factory.mktemp("masked")
+    make_clips(root / "mine")
+    write_truth(root / "truth")
+    words = ["extract", "--videos", root / "mine", "--out", root / "shards", *QUICK]
+    works(*words, "--segmenter", "precomputed", "--masks", root / "truth")
+    return root
+
+
+def test_show_writes_a_sheet_of_shards_with_their_masks(masked, here):
+    words = ["show", masked / "shards", "--videos", masked / "mine"]
+    told = result_of(*words, "--limit", "2")
+    assert told["out"] == "masks-shards.png"
+    name = train_class(masked)
+    assert [clip["video_id"] for clip in told["clips"]] == [f"{name}/clip_0", f"{name}/clip_1"]
+    (noun, *_) = told["clips"][0]["nouns"]
+    assert (noun["noun"], noun["found"], noun["score"]) == ("person", 2, 1.0)
+    assert works(*words, "--out", "plain.png", "--no-masks").stdout.strip() == "plain.png"
+    painted, plain = (np.asarray(Image.open(file)) for file in ("masks-shards.png", "plain.png"))
+    assert painted.shape[1:] == plain.shape[1:]
+    other = next(one for one in CLASSES if one != name)
+    (clip,) = result_of(*words, "--video", f"{other}/clip_1")["clips"]
+    assert (clip["video_id"], clip["masks"]) == (f"{other}/clip_1", False)
+    line = fails(2, *words, "--video", f"{other}/clip_9")
+    assert f"holds no video '{other}/clip_9'; needed: one of its 6 ids, such as 'clap/cl" in line
+
+
+def test_show_skips_videos_that_are_gone_or_others_than_were_extracted(masked, here):
+    name = train_class(masked)
+    shutil.copytree(masked / "mine", here / "moved")
+    shutil.rmtree(here / "moved" / name / "clip_0")
+    (here / "moved" / name / "clip_1" / "0.png").unlink()
+    other = next(one for one in CLASSES if one != name)
+    words = ["show", masked / "shards", "--videos", "moved"]
+    result = run(*words, "--video", f"{name}/clip_0", "--video", f"{other}/clip_0")
+    assert result.exit_code == 3
+    assert f"skipped {name}/clip_0: missing: no such video in moved" in result.stderr
+    result = run(*words, "--video", f"{name}/clip_1")
+    assert result.exit_code == 2
+    assert f"skipped {name}/clip_1: other_frames: decodes to frames [0, 2]" in result.stderr
+    assert "0 clips to show" in result.stderr
+
+
+def test_show_says_where_prompts_are_not_those_of_the_masks(masked, here):
+    (here / "own.yaml").write_text(f"{train_class(masked)}: [flag]\n")
+    words = ["show", masked / "shards", "--videos", masked / "mine"]
+    assert "other prompts" not in works(*words).stderr
+    assert "other prompts than those shown" in works(*words, "--prompts", "own.yaml").stderr
+
+
+def test_show_segments_a_video(here):
+    words = ["show", "mine/jump/clip_0", "--segmenter", "center_prior", "--frames", "3"]
+    told = result_of(*words, "--prompt", "rope", "--prompt", "mat")
+    assert told["out"] == "masks-clip_0.png"
+    (clip,) = told["clips"]
+    assert (clip["class"], clip["prompts"], clip["frames"]) == ("jump", "yaml", [0, 2, 3])
+    found = [(noun["noun"], noun["found"]) for noun in clip["nouns"]]
+    assert found == [("person", 3), ("rope", 0), ("mat", 0)]
+    (clip,) = result_of(*words, "--class", "golf", "--dataset", "hmdb51", "--actor", "golfer")[
+        "clips"
+    ]
+    assert [noun["noun"] for noun in clip["nouns"]] == ["golfer", "golf club", "golf ball"]
+    assert clip["prompts"] == "table"
+    write_truth(here / "truth")
+    hint = fails(2, *words[:2], "--segmenter", "precomputed")
+    assert "give `--mask-files DIR`, or `--no-masks`" in hint
+    works(*words[:2], "--segmenter", "precomputed", "--mask-files", "truth")
+    works(*words[:2], "--no-masks")
+
+
+def test_show_refuses_flags_of_the_other_kind_and_what_is_no_video(masked, here):
+    line = fails(2, "show", "mine/jump/clip_0", "--limit", "3")
+    assert "--limit beside a video" in line
+    line = fails(2, "show", masked / "shards", "--segmenter", "center_prior")
+    assert "--segmenter beside shards" in line
+    assert "does not exist" in fails(3, "show", "gone.avi", "--segmenter", "center_prior")
