@@ -24,6 +24,7 @@ class Stream(IntEnum):
     MASK_SHUFFLE = 3
     TOKEN_SAMPLE = 4
     TORCH = 5
+    VIEW = 6
 
 
 class Words:

@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError
 from pipeline.masks import grid_coverage
 from pipeline.shards.index import ShardIndex
 from pipeline.shards.reader import MaskRows
-from pipeline.views import DEFAULT_GEOMETRY, mask_window
+from pipeline.views import BASE, DEFAULT_GEOMETRY, View, mask_window, views_named
 
 MAX_COVERAGE = 0.95
 """A mask over more of the view than this says nothing about where the action is (method.md 3.3)."""
@@ -37,16 +37,16 @@ class FeatureReader(Protocol):
     split: NDArray[np.str_]
     groups: NDArray[np.str_]
 
-    def tokens(self, rows: ArrayLike) -> NDArray[np.float16]:
-        """Return (B, F, L, C)."""
+    def tokens(self, rows: ArrayLike, views: ArrayLike | None = None) -> NDArray[np.float16]:
+        """Return (B, F, L, C) of the stored view of each row; the base view unless given."""
         ...
 
     def frame_embedding(self, rows: ArrayLike) -> NDArray[np.float16]:
         """Return (B, F, E)."""
         ...
 
-    def masks(self, rows: ArrayLike) -> MaskRows:
-        """Return masks of train videos, with a leading axis B."""
+    def masks(self, rows: ArrayLike, views: ArrayLike | None = None) -> MaskRows:
+        """Return masks of train videos as the view shows them, with a leading axis B."""
         ...
 
 
@@ -58,12 +58,17 @@ class FeatureStore:
         num_frames: T, frames of a clip; all stored frames unless given.
 
     Raises:
-        ConfigError: more frames are asked for than are stored.
+        ConfigError: more frames are asked for than are stored, or the shards hold no features.
     """
 
     def __init__(self, reader: FeatureReader, *, num_frames: int | None = None) -> None:
         self.reader = reader
         self.index = reader.index
+        if self.index.stores != "features":
+            raise ConfigError(
+                f"{reader.folder} holds {self.index.stores}; features were needed; extract into "
+                "another folder with `--store features`"
+            )
         self.num_stored = reader.index.num_frames
         self.num_frames = self.num_stored if num_frames is None else num_frames
         if not 1 <= self.num_frames <= self.num_stored:
@@ -74,6 +79,9 @@ class FeatureStore:
         self.test_positions = np.asarray(clip_positions(self.num_stored, self.num_frames))
         self.grid = round(self.index.num_tokens**0.5)
         self._class_number = {name: n for n, name in enumerate(reader.class_names)}
+        self._geometry = self.index.fingerprint.get("view", {}).get("geometry", DEFAULT_GEOMETRY)
+        self.views: tuple[View, ...] = views_named(self.index.view_names, self._geometry)
+        """Stored views of train videos beside the base view."""
 
     def classes_of(self, split: str) -> list[str]:
         """Names of a split's classes that have videos here, in manifest order.
@@ -146,7 +154,11 @@ class FeatureStore:
         return torch.from_numpy(self._choose(self.reader.frame_embedding(rows), None)).float()
 
     def mask_targets(
-        self, rows: NDArray[np.int64], side: int, positions: NDArray[np.int64] | None = None
+        self,
+        rows: NDArray[np.int64],
+        side: int,
+        positions: NDArray[np.int64] | None = None,
+        views: NDArray[np.int64] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """What the network should find in each frame of training clips.
 
@@ -154,6 +166,7 @@ class FeatureStore:
             rows: (B,) rows of train videos.
             side: cells along each axis of the target.
             positions: (B, T) as for ``tokens``.
+            views: (B,) 0 for the base view, k for the k-th of `views`; the base view unless given.
 
         Returns:
             (B, T, side, side) float32 share of each cell of the encoder's view that actor and
@@ -162,11 +175,14 @@ class FeatureStore:
         Raises:
             ShardError: a row is not of the train split.
         """
-        masks = self.reader.masks(rows)
+        masks = self.reader.masks(rows) if views is None else self.reader.masks(rows, views)
         bits, found = self._choose(masks.bits, positions), self._choose(masks.found, positions)
-        view = self.index.fingerprint.get("view", {})
-        window = mask_window(view.get("geometry", DEFAULT_GEOMETRY))
-        coverage = grid_coverage(bits, found, side, window)
+        shown = np.zeros(len(rows), np.int64) if views is None else views
+        coverage = np.empty((*found.shape[:2], side, side), np.float32)
+        for number in np.unique(shown):
+            here = shown == number
+            window = mask_window(self._geometry, (BASE, *self.views)[number])
+            coverage[here] = grid_coverage(bits[here], found[here], side, window)
         share = coverage.mean(axis=(-2, -1))
         valid = found.any(axis=-1) & (share > 0) & (share <= MAX_COVERAGE)
         return torch.from_numpy(coverage), torch.from_numpy(valid)

@@ -2,8 +2,8 @@
 
 Shape letters: B clips, F stored frames, T frames of a clip, L grid cells, P stem channels.
 
-The stem is fixed, so its output per video never changes. Each video goes through it alone and is
-rounded to float16, whether kept or not, so both ways give the same bits.
+The stem is fixed, so its output per video and view never changes. Each video goes through it alone
+and is rounded to float16, whether kept or not, so both ways give the same bits.
 """
 
 import numpy as np
@@ -24,6 +24,7 @@ class StemFeatures:
         store: where tokens come from.
         stem: fitted stem, on ``device``.
         rows: rows that will be asked for.
+        with_views: whether stored views of the train videos among them will be, too.
         budget_bytes: most memory that the cache may take.
         device: where the stem computes and clips are returned.
     """
@@ -34,30 +35,41 @@ class StemFeatures:
         stem: Stem,
         rows: NDArray[np.int64],
         *,
+        with_views: bool = False,
         budget_bytes: int,
         device: torch.device,
     ) -> None:
         self._store, self._stem, self._device = store, stem, device
-        self._place = {int(row): place for place, row in enumerate(rows)}
-        shape = (len(rows), store.num_stored, store.index.num_tokens, stem.config.stem_dim)
+        keys = [(int(row), 0) for row in rows]
+        if with_views:
+            viewed = rows[np.asarray(store.reader.split)[rows] == "train"]
+            keys += [(int(row), view + 1) for row in viewed for view in range(len(store.views))]
+        self._place = {key: place for place, key in enumerate(keys)}
+        shape = (len(keys), store.num_stored, store.index.num_tokens, stem.config.stem_dim)
         self.size_bytes = int(np.prod(shape)) * BYTES_PER_VALUE
         self._kept: Tensor | None = None
         if self.size_bytes <= budget_bytes:
             self._kept = torch.empty(shape, dtype=torch.float16)
-            for place, row in enumerate(rows):
-                self._kept[place] = self._compute(int(row))
+            for place, key in enumerate(keys):
+                self._kept[place] = self._compute(*key)
 
     @property
     def cached(self) -> bool:
         """Whether the outputs fit the budget and are kept."""
         return self._kept is not None
 
-    def clips(self, rows: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> Tensor:
+    def clips(
+        self,
+        rows: NDArray[np.int64],
+        positions: NDArray[np.int64] | None = None,
+        views: NDArray[np.int64] | None = None,
+    ) -> Tensor:
         """Stem outputs of clips.
 
         Args:
             rows: (B,) rows, of those given at the start.
             positions: (B, T) which stored frames form each clip; segment centres unless given.
+            views: (B,) 0 for the base view, k for the k-th stored view; the base view unless given.
 
         Returns:
             (B, T, L, P) float32 on the device.
@@ -66,16 +78,19 @@ class StemFeatures:
             positions = np.broadcast_to(
                 self._store.test_positions, (len(rows), self._store.num_frames)
             )
+        shown = np.zeros(len(rows), np.int64) if views is None else views
         clips = [
-            self._video(int(row))[torch.from_numpy(np.array(chosen))]
-            for row, chosen in zip(rows, positions, strict=True)
+            self._video(int(row), int(view))[torch.from_numpy(np.array(chosen))]
+            for row, view, chosen in zip(rows, shown, positions, strict=True)
         ]
         return torch.stack(clips).to(self._device).float()
 
-    def _video(self, row: int) -> Tensor:
-        return self._compute(row) if self._kept is None else self._kept[self._place[row]]
+    def _video(self, row: int, view: int) -> Tensor:
+        if self._kept is None:
+            return self._compute(row, view)
+        return self._kept[self._place[row, view]]
 
     @torch.no_grad()
-    def _compute(self, row: int) -> Tensor:
-        tokens = torch.from_numpy(self._store.reader.tokens(np.array([row]))[0])
+    def _compute(self, row: int, view: int) -> Tensor:
+        tokens = torch.from_numpy(self._store.reader.tokens(np.array([row]), np.array([view]))[0])
         return self._stem(tokens.to(self._device).float()).half().cpu()

@@ -3,7 +3,10 @@
 Tokens inside the box are ``signal`` times the class's direction plus noise, those outside are
 noise; the frame embedding is the mean token. signal=0 leaves nothing to recognise. ``nuisance``
 adds a vector per video to the first four channels of all its tokens, which no class has a part in.
+Stored views are drawn apart, so that everything else is the same with them and without.
 """
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +14,8 @@ from pipeline.manifests import Video
 from pipeline.segmenters import Masks
 from pipeline.shards.committed import finish
 from pipeline.shards.reader import ShardReader
-from pipeline.shards.writer import ShardWriter, VideoFeatures
+from pipeline.shards.rows import VideoFeatures, ViewFeatures
+from pipeline.shards.writer import ShardWriter
 
 CELLS = 128
 FINGERPRINT = {
@@ -36,10 +40,12 @@ def make_shards(
     masks=True,
     group_size=1,
     seed=0,
+    views=(),
     fingerprint=FINGERPRINT,
 ):
     """Write a dataset with train, val and test classes, and open it."""
-    rng = np.random.default_rng(seed)
+    rng, of_views = np.random.default_rng(seed), np.random.default_rng([seed, 1])
+    fingerprint = {**fingerprint, "views": list(views)} if views else fingerprint
     names = {
         split: [f"{split} {number}" for number in range(count)]
         for split, count in zip(("train", "val", "test"), classes, strict=True)
@@ -62,7 +68,12 @@ def make_shards(
                 group="" if group_size == 1 else f"{class_name} {number // group_size}",
             )
             found = masks and split == "train"
-            rows.append(_features(rng, video, frames, grid, signal * direction, nuisance, found))
+            seen = frames, grid, signal * direction, nuisance, found
+            row = _features(rng, video, *seen)
+            if split == "train":
+                shown = tuple(_view(_features(of_views, video, *seen)) for _ in views)
+                row = replace(row, views=shown)
+            rows.append(row)
         writer.write(shard, rows, [])
     finish(folder, {"name": name, "classes": names}, fingerprint)
     return ShardReader(folder)
@@ -85,6 +96,15 @@ def _features(rng, video, frames, grid, signal, nuisance, with_masks):
         num_frames_decoded=frames,
         num_frames_expected=frames,
         num_damaged_packets=0,
+    )
+
+
+def _view(row):
+    return ViewFeatures(
+        tokens=row.tokens,
+        frame_embedding=row.frame_embedding,
+        masks=row.masks,
+        frame_indices=row.frame_indices,
     )
 
 

@@ -11,6 +11,7 @@ from i2st_model.draws import WORD
 from pipeline.errors import ConfigError
 
 MaskUse = Literal["true", "shuffled", "off"]
+ViewUse = Literal["all", "base"]
 Selection = Literal["val", "last"]
 
 RANGES: dict[str, tuple[float, float]] = {
@@ -80,6 +81,9 @@ class TrainConfig:
     flips: bool | None = None
     """Mirror clips and masks at random; None = unless the dataset is an ssv2, whose classes tell
     left from right."""
+    views: ViewUse = "all"
+    """Show each clip in one of the stored views, drawn at random; base leaves them aside. Without
+    stored views both are the same."""
     fast_rate: float = 1e-3
     """Learning rate of projection and mask decoder. Measured."""
     slow_rate: float = 1e-5

@@ -1,4 +1,4 @@
-"""What one training step sees: clips of a pool, their masks and base classes, flipped at random.
+"""What one training step sees: clips of a pool in random views, their masks and base classes.
 
 Shape letters: B = P x M clips of the pool, T frames of a clip, L = g x g grid cells, P stem
 channels, S side of the mask targets.
@@ -20,6 +20,7 @@ from i2st_model.stem_features import StemFeatures
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.pools import Pool, PoolSampler
 from i2st_model.training.schedules import random_positions
+from i2st_model.training.view_draws import ViewDraws
 from pipeline.errors import ConfigError
 
 
@@ -79,6 +80,7 @@ class TrainData:
         self.config, self.store, self.device = config, store, device
         self.stem_features, self.sampler, self.mask_side = stem_features, sampler, mask_side
         self.flips = flips_for(config, store.index.dataset_name)
+        self.views = ViewDraws(config, store)
         self._base_class = {number: place for place, number in enumerate(train_classes)}
         supervised = masks_wanted(config, store, mask_side)
         self.mask_source = self._mask_source() if supervised else None
@@ -98,12 +100,13 @@ class TrainData:
         words = Words(Stream.AUGMENT, self.config.seed, step)
         positions = random_positions(words, len(rows), self.store.num_stored, self.store.num_frames)
         mirrored = np.array([self.flips and words.below(2) == 1 for _ in rows])
-        clips = self.stem_features.clips(rows, positions)
+        views, mirrored = self.views.draw(step, rows, mirrored)
+        clips = self.stem_features.clips(rows, positions, views)
         base = [self._base_class[int(number)] for number in pool.classes]
         return TrainBatch(
             pool=pool,
             stem_tokens=flip_tokens(clips, mirrored, self.store.grid),
-            masks=self._masks(rows, positions, mirrored),
+            masks=self._masks(rows, positions, mirrored, views),
             base_classes=torch.tensor(base, device=self.device).repeat_interleave(
                 pool.rows.shape[1]
             ),
@@ -133,7 +136,11 @@ class TrainData:
             )
 
     def _masks(
-        self, rows: NDArray[np.int64], positions: NDArray[np.int64], mirrored: NDArray[np.bool_]
+        self,
+        rows: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        mirrored: NDArray[np.bool_],
+        views: NDArray[np.int64] | None,
     ) -> MaskTargets | None:
         if self.mask_source is None:
             return None
@@ -144,7 +151,8 @@ class TrainData:
         here = np.array([int(row) in self.mask_source for row in rows])
         if here.any():
             sources = np.array([self.mask_source[int(row)] for row in rows[here]])
-            found = self.store.mask_targets(sources, side, positions[here])
+            shown = None if views is None else views[here]
+            found = self.store.mask_targets(sources, side, positions[here], shown)
             where = torch.from_numpy(here)
             coverage[where], valid[where] = found
         chosen = torch.from_numpy(mirrored)

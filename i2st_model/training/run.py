@@ -165,6 +165,7 @@ class Trainer:
                 self.store,
                 self.network.stem,
                 self.store.rows_of(self.train_classes),
+                with_views=self.config.views == "all",
                 budget_bytes=int(self.config.cache_gib * GIB),
                 device=self.device,
             ),
