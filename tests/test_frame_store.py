@@ -1,6 +1,7 @@
 """Stores of JPEG frames: what goes in comes out, and nothing from a file that is not ours."""
 
 import hashlib
+import json
 import tempfile
 from dataclasses import replace
 from io import BytesIO
@@ -24,7 +25,9 @@ from shard_cases import (
     reseal,
     write_index,
 )
+from typer.testing import CliRunner
 
+import cli
 from pipeline.errors import ShardError, VideoError
 from pipeline.shards.index import ShardIndex
 from pipeline.shards.jpegs import decode_frame, encode_frames, frame_store
@@ -307,3 +310,21 @@ def test_index_of_an_unknown_kind_of_store_is_refused(fresh, change):
     write_index(fresh, replace(index, fingerprint=change))
     with pytest.raises(ShardError, match="malformed at"):
         ShardIndex.load(fresh)
+
+
+# Commands
+
+
+def test_commands_read_a_frame_store_and_training_says_what_it_needs(fresh, tmp_path_factory):
+    def i2st(*words):
+        return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+    shown = i2st("info", fresh, "--json")
+    assert json.loads(shown.stdout)["fingerprint"]["store"]["kind"] == "frames"
+    checked = i2st("verify", fresh)
+    assert (checked.exit_code, "every checksum holds" in checked.stdout) == (0, True)
+    run = tmp_path_factory.mktemp("run") / "run"
+    refused = i2st("train", "--shards", fresh, "--run", run)
+    assert refused.exit_code == 2
+    assert "holds frames; features were needed; extract" in refused.output
+    assert not run.exists()
