@@ -347,6 +347,29 @@ def test_both_models_come_from_files_and_are_told_in_the_fingerprint(folder, sam
     assert json.loads(json.dumps(facts)) == facts
 
 
+def test_the_parts_fit_together_with_tiny_models(folder, sam_file):
+    segmenter = get_segmenter(
+        f"grounding_dino_sam:{folder}",
+        sam=str(sam_file),
+        detector_side=SIDE,
+        min_score=0,
+        min_area=0,
+        max_area=1.0,
+    )
+    clips = [
+        scene_clip(random_frames(2).numpy(), actor=("person",), objects=("ball", "red hat")),
+        scene_clip(random_frames(3, 40, 30).numpy(), actor=("dog",)),
+    ]
+    first, second = segmenter.segment(clips)
+    assert first.bits.shape == (2, 4, 2048)
+    assert first.found[:, :3].any()
+    assert not first.found[:, 3].any()
+    assert not second.found[:, 1:].any()
+    np.testing.assert_array_equal(unpack_masks(first.bits).any(axis=(2, 3)), first.found)
+    assert_same_masks(segmenter.segment(clips[::-1])[1], first)
+    assert_same_masks(segmenter.segment(clips[1:])[0], second)
+
+
 def test_an_absent_detector_is_told(tmp_path, monkeypatch):
     from huggingface_hub import constants
 
