@@ -1,18 +1,22 @@
 import numpy as np
 import pytest
 import torch
+from host_waits import NoHostWaits
 from tiny_models import segment_anything, tiny_sam
 
+from pipeline.segmenters.sam_attention import use_fused_attention
 from pipeline.segmenters.sam_decoding import (
     BOX_FIRST,
     BOX_SECOND,
     PAD,
     POINT,
     SamDecoder,
-    decode_prompts,
+    filled_up,
     prompt_tokens,
     resized_size,
 )
+
+LAUNCHES = {"by_device": {}, "of_many": {"frames_per_launch": 2, "prompts_per_launch": 4}}
 
 
 @pytest.fixture(scope="module")
@@ -20,26 +24,43 @@ def sam():
     return tiny_sam()
 
 
-def test_prompt_tokens_are_those_of_the_prompt_encoder(sam):
+@pytest.fixture(params=LAUNCHES.values(), ids=LAUNCHES)
+def decoder(sam, request):
+    return SamDecoder(sam, **request.param)
+
+
+def prompts(count, seed=0):
+    """Boxes, and a point in each, as shares of the frame."""
+    generator = torch.Generator().manual_seed(seed)
+    low = torch.rand(count, 2, generator=generator) * 0.4
+    high = 0.5 + torch.rand(count, 2, generator=generator) * 0.5
+    return torch.cat([low, high], dim=1), low + torch.rand(count, 2, generator=generator) * 0.1
+
+
+@pytest.mark.parametrize("labels", [(POINT, BOX_FIRST, BOX_SECOND), (BOX_FIRST, BOX_SECOND)])
+def test_tokens_of_boxes_are_those_of_the_prompt_encoder(sam, labels):
     points, boxes = torch.rand(5, 1, 2) * 128, torch.rand(5, 4) * 128
-    labels = torch.ones(5, 1, dtype=torch.int)
-    both, _ = sam.prompt_encoder(points=(points, labels), boxes=boxes, masks=None)
-    alone, _ = sam.prompt_encoder(points=(points, labels), boxes=None, masks=None)
-    corners = torch.cat([points, boxes.view(-1, 2, 2)], dim=1) + 0.5
-    ours = prompt_tokens(
-        sam.prompt_encoder, corners, torch.tensor([[POINT, BOX_FIRST, BOX_SECOND]]).expand(5, -1)
-    )
-    torch.testing.assert_close(ours, both, atol=1e-5, rtol=0)
-    padded = torch.cat([points + 0.5, torch.rand(5, 1, 2)], dim=1)
-    ours = prompt_tokens(sam.prompt_encoder, padded, torch.tensor([[POINT, PAD]]).expand(5, -1))
-    torch.testing.assert_close(ours, alone, atol=1e-5, rtol=0)
+    given = (points, torch.ones(5, 1, dtype=torch.int)) if POINT in labels else None
+    official, _ = sam.prompt_encoder(points=given, boxes=boxes, masks=None)
+    places = boxes.view(-1, 2, 2)
+    places = torch.cat([points, places], dim=1) if POINT in labels else places
+    ours = prompt_tokens(sam.prompt_encoder, places + 0.5, labels)
+    torch.testing.assert_close(ours, official, atol=1e-5, rtol=0)
 
 
-def predictor_of(sam, decoder, frame):
+def test_tokens_of_points_are_those_of_the_prompt_encoder(sam):
+    points = torch.rand(5, 1, 2) * 128
+    given = (points, torch.ones(5, 1, dtype=torch.int))
+    official, _ = sam.prompt_encoder(points=given, boxes=None, masks=None)
+    ours = prompt_tokens(sam.prompt_encoder, points + 0.5, (POINT, PAD))
+    torch.testing.assert_close(ours, official, atol=1e-5, rtol=0)
+
+
+def predictor_of(sam, frame):
     """SamPredictor with our resized picture, since its own resize goes through 8-bit PIL."""
     predictor = segment_anything.SamPredictor(sam)
     pixels = frame[None].permute(0, 3, 1, 2).float()
-    size = resized_size(frame.shape[:2], decoder.side)
+    size = resized_size(frame.shape[:2], sam.image_encoder.img_size)
     pixels = torch.nn.functional.interpolate(
         pixels, size, mode="bilinear", align_corners=False, antialias=True
     )
@@ -47,45 +68,106 @@ def predictor_of(sam, decoder, frame):
     return predictor
 
 
+def official_answers(sam, frame, box, point):
+    """Masks and qualities of SamPredictor: box and point, box, point; of a 96 x 128 frame."""
+    predictor = predictor_of(sam, frame)
+    scale = torch.tensor([128.0, 96.0])
+    # SAM counts pixel centres as whole numbers; ours are shares from the frame's edge.
+    point = (point * scale - 0.5).numpy()[None]
+    box = (box.view(2, 2) * scale - 0.5).flatten().numpy()
+    one = np.ones(1)
+    answers = [
+        predictor.predict(point, one, box, multimask_output=False),
+        predictor.predict(box=box, multimask_output=False),
+        predictor.predict(point, one, multimask_output=True),
+    ]
+    return [(logits, quality) for _, quality, logits in answers]
+
+
 @torch.inference_mode()
-def test_decoding_prompts_of_mixed_frames_equals_sam_predictor_frame_by_frame(sam):
-    decoder = SamDecoder(sam)
+def test_decoding_prompts_of_mixed_frames_equals_sam_predictor_frame_by_frame(sam, decoder):
     frames = torch.randint(0, 256, (3, 96, 128, 3), dtype=torch.uint8)
     frame_index = torch.tensor([2, 0, 0, 1, 2, 0, 1])
-    low, high = torch.rand(7, 2) * 0.4, 0.5 + torch.rand(7, 2) * 0.5
-    boxes, points = torch.cat([low, high], dim=1), low + torch.rand(7, 2) * 0.1
-    ours = decoder.decode(decoder.embed(frames), frame_index, boxes, points)
-    scale = torch.tensor([128.0, 96.0])
+    boxes, points = prompts(7)
+    embedded = decoder.embed(frames)
+    ours = [
+        decoder.decode(embedded, frame_index, boxes, points),
+        decoder.decode_boxes(embedded, frame_index, boxes),
+        decoder.decode_points(embedded, frame_index, points),
+    ]
+    assert [part.logits.shape for part in ours] == [(7, n, 32, 32) for n in (4, 1, 3)]
     for p, frame in enumerate(frame_index):
-        predictor = predictor_of(sam, decoder, frames[frame])
-        # SAM counts pixel centres as whole numbers; ours are shares from the frame's edge.
-        point = (points[p] * scale - 0.5).numpy()[None]
-        box = (boxes[p].view(2, 2) * scale - 0.5).flatten().numpy()
-        _, quality, logits = predictor.predict(point, np.ones(1), box, multimask_output=False)
-        np.testing.assert_allclose(ours.logits[p, :1], logits, atol=2e-5)
-        np.testing.assert_allclose(ours.quality[p, :1], quality, atol=2e-5)
-        _, quality, logits = predictor.predict(point, np.ones(1), multimask_output=True)
-        np.testing.assert_allclose(ours.logits[p, 1:], logits, atol=2e-5)
-        np.testing.assert_allclose(ours.quality[p, 1:], quality, atol=2e-5)
+        both, box, point = official_answers(sam, frames[frame], boxes[p], points[p])
+        for part, expected in zip(
+            (*ours, ours[0]), ([both, point], [box], [point], [both, point]), strict=True
+        ):
+            logits, quality = (np.concatenate(values) for values in zip(*expected, strict=True))
+            # The frame fills 24 of 32 rows; what SAM says of the padding is not kept.
+            np.testing.assert_allclose(part.logits[p, :, :24], logits[:, :24], atol=1e-5)
+            assert not part.logits[p, :, 24:].any()
+            np.testing.assert_allclose(part.quality[p], quality, atol=1e-5)
 
 
 @torch.inference_mode()
-def test_decoding_matches_the_mask_decoder_of_one_frame(sam):
-    embeddings, tokens = torch.randn(1, 32, 8, 8), torch.randn(4, 3, 32)
-    dense = sam.prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1).expand(4, -1, 8, 8)
-    logits, quality = sam.mask_decoder.predict_masks(
-        embeddings, sam.prompt_encoder.get_dense_pe(), tokens, dense
-    )
-    ours = decode_prompts(sam, embeddings, torch.zeros(4, dtype=torch.long), tokens)
-    torch.testing.assert_close(ours[0], logits, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(ours[1], quality, atol=1e-5, rtol=1e-5)
+def test_a_prompts_masks_do_not_depend_on_company_order_or_number(sam, decoder):
+    frames = torch.randint(0, 256, (5, 60, 90, 3), dtype=torch.uint8)
+    frame_index = torch.tensor([4, 0, 0, 3, 2, 0, 1, 1, 4])
+    boxes, points = prompts(9)
+    embedded = decoder.embed(frames)
+    together = decoder.decode(embedded, frame_index, boxes, points)
+    for order in (torch.arange(8, -1, -1), torch.tensor([6]), torch.tensor([1, 8, 3])):
+        needed, index = frame_index[order].unique(return_inverse=True)
+        alone = decoder.embed(frames[needed])
+        assert torch.equal(alone.embeddings, embedded.embeddings[needed])
+        ours = decoder.decode(alone, index, boxes[order], points[order])
+        assert torch.equal(ours.logits, together.logits[order])
+        assert torch.equal(ours.quality, together.quality[order])
 
 
-def test_embedding_does_not_depend_on_the_launch_size(sam):
+@torch.inference_mode()
+def test_a_launch_of_many_makes_no_gpu_wait(sam):
+    decoder = SamDecoder(sam, **LAUNCHES["of_many"])
     frames = torch.randint(0, 256, (3, 60, 90, 3), dtype=torch.uint8)
-    one, three = (SamDecoder(sam, frames_per_launch=n).embed(frames) for n in (1, 3))
-    torch.testing.assert_close(one.embeddings, three.embeddings, atol=1e-5, rtol=1e-4)
+    frame_index = torch.tensor([2, 0, 0, 1, 2])
+    boxes, points = prompts(5)
+    with NoHostWaits():
+        embedded = decoder.embed(frames)
+        decoder.decode(embedded, frame_index, boxes, points)
+        decoder.decode_boxes(embedded, frame_index, boxes)
+        decoder.decode_points(embedded, frame_index, points)
+
+
+def test_no_prompts_have_no_masks(decoder):
+    embedded = decoder.embed(torch.zeros(1, 60, 90, 3, dtype=torch.uint8))
+    nothing = torch.zeros(0, dtype=torch.int64)
+    ours = decoder.decode(embedded, nothing, torch.zeros(0, 4), torch.zeros(0, 2))
+    assert ours.logits.shape == (0, 4, 32, 32)
+    assert ours.quality.shape == (0, 4)
+
+
+def test_embedding_is_that_of_the_encoder_whatever_the_launch(sam):
+    frames = torch.randint(0, 256, (3, 60, 90, 3), dtype=torch.uint8)
+    one, two = (SamDecoder(sam, frames_per_launch=n).embed(frames) for n in (1, 2))
+    torch.testing.assert_close(one.embeddings, two.embeddings, atol=1e-5, rtol=1e-4)
     assert one.extent == (85 / 4, 128 / 4)
+    expected = predictor_of(sam, frames[1]).get_image_embedding()
+    torch.testing.assert_close(one.embeddings[1:2], expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_compiled_encoder_keeps_its_numbers():
+    sam = tiny_sam()
+    frames = torch.randint(0, 256, (2, 60, 90, 3), dtype=torch.uint8)
+    expected = SamDecoder(sam).embed(frames).embeddings
+    use_fused_attention(sam)
+    ours = SamDecoder(sam, compiled=True).embed(frames).embeddings
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_launches_are_filled_up_with_their_last_row():
+    rows = torch.tensor([[1, 2], [3, 4]])
+    assert filled_up(rows, 4).tolist() == [[1, 2], [3, 4], [3, 4], [3, 4]]
+    assert filled_up(rows, 2) is rows
 
 
 @pytest.mark.parametrize("size", [(240, 320), (320, 240), (427, 640), (1, 3)])

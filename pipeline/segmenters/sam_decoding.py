@@ -1,19 +1,30 @@
 """SAM (Kirillov et al. 2023, arXiv:2304.02643) for prompts that belong to many frames.
 
-segment_anything's own decoder takes prompts of one frame per call. Here its public parts are called
-so that every prompt brings its frame's embedding along; the numbers are those of SamPredictor.
+segment_anything's own decoder takes prompts of one frame per call. Here every prompt brings its
+frame's embedding along (sam_mask_decoder); the numbers are those of SamPredictor.
 
-Shape letters: B frames, P prompts, K tokens of a prompt, C channels, S side of the low-resolution
-masks, 4 times that of the embedding.
+Every launch has one shape: the last is filled up with repetitions, which are dropped. So a result
+depends on the frame and its prompt alone, not on their company. Nothing here makes a GPU wait for
+the CPU.
+
+Shape letters: B frames, P prompts, K tokens of a prompt, N masks per prompt, C channels, S side of
+the low-resolution masks, 4 times that of the embedding.
 """
 
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from math import ceil
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.segmenters.sam_mask_decoder import FoldedDecoder, FrameCells
+
 PAD, POINT, BOX_FIRST, BOX_SECOND = -1, 1, 2, 3
+ONE_MASK, THREE_MASKS = slice(0, 1), slice(1, 4)
+"""Which of SAM's four masks answer a prompt that is clear, and one that may mean parts."""
 
 
 class EmbeddedFrames(NamedTuple):
@@ -26,49 +37,72 @@ class EmbeddedFrames(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """Masks that SAM offers for P prompts: one for box and point, three for the point alone."""
+    """N masks that SAM offers for each of P prompts."""
 
     logits: Tensor
-    """(P, 4, S, S) float; a mask is set above 0."""
+    """(P, N, S, S) float; a mask is set above 0. 0 where the frame does not reach."""
     quality: Tensor
-    """(P, 4) float. SAM's own estimate of its IoU."""
+    """(P, N) float. SAM's own estimate of its IoU."""
+
+
+class _Question(NamedTuple):
+    """What one decoder call asks for each prompt."""
+
+    places: Tensor
+    """(P, k, 2) float. x, y as shares of the frame, for the labels that have a place."""
+    labels: tuple[int, ...]
+    """Of the K tokens; those without a place come last."""
+    masks: slice
 
 
 class SamDecoder:
-    """Frames to embeddings, and boxes with points to candidate masks.
+    """Frames to embeddings, and boxes and points to candidate masks.
 
     Args:
-        sam: segment_anything Sam.
-        frames_per_launch: frames of one encoder call. None: 1 on the CPU, where the attention of
-            one 1024 x 1024 frame takes 0.8 GB per global block, and 4 elsewhere.
+        sam: segment_anything Sam, frozen, on its device.
+        frames_per_launch: frames of one encoder call. None: 1 on the CPU, 4 elsewhere.
+        prompts_per_launch: prompts of one decoder call. None: 1 on the CPU, where a second one
+            only drives the first from the cache, and 64 elsewhere, which take 3 GB.
+        compiled: whether torch.compile makes the encoder faster after a start of a minute.
     """
 
-    def __init__(self, sam: Any, *, frames_per_launch: int | None = None) -> None:
+    def __init__(
+        self,
+        sam: Any,
+        *,
+        frames_per_launch: int | None = None,
+        prompts_per_launch: int | None = None,
+        compiled: bool = False,
+    ) -> None:
         self.sam = sam
         self.device: torch.device = sam.device
         self.side: int = sam.image_encoder.img_size
         self.mask_side: int = 4 * sam.prompt_encoder.image_embedding_size[0]
-        default = 1 if self.device.type == "cpu" else 4
-        self._frames_per_launch = frames_per_launch or default
+        on_cpu = self.device.type == "cpu"
+        self.frames_per_launch = frames_per_launch or (1 if on_cpu else 4)
+        self.prompts_per_launch = prompts_per_launch or (1 if on_cpu else 64)
+        self._encoder = (
+            torch.compile(sam.image_encoder, dynamic=False) if compiled else sam.image_encoder
+        )
+        self._decoder = FoldedDecoder(sam)
 
     @torch.inference_mode()
     def embed(self, frames: Tensor) -> EmbeddedFrames:
         """Embed (B, H, W, 3) uint8 RGB frames of one size."""
         embeddings = []
-        for part in frames.split(self._frames_per_launch):
-            pixels = self._pixels(part)
+        for part in frames.split(self.frames_per_launch):
+            pixels = self._pixels(filled_up(part, self.frames_per_launch))
             bf16 = self.device.type == "cuda"
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-                embeddings.append(self.sam.image_encoder(pixels).float())
+                embeddings.append(self._encoder(pixels)[: len(part)].float())
         height, width = resized_size((frames.shape[1], frames.shape[2]), self.side)
         scale = self.mask_side / self.side
         return EmbeddedFrames(torch.cat(embeddings), (height * scale, width * scale))
 
-    @torch.inference_mode()
     def decode(
         self, frames: EmbeddedFrames, frame_index: Tensor, boxes: Tensor, points: Tensor
     ) -> Candidates:
-        """Decode P prompts, in float32: once by box and point, once by the point alone.
+        """Decode P prompts in float32: once by box and point, once by the point alone.
 
         Args:
             frames: the embedded frames.
@@ -77,21 +111,84 @@ class SamDecoder:
             points: (P, 2) float. x, y as shares of the frame.
 
         Returns:
-            Four candidates per prompt.
+            Four candidates per prompt: one for box and point, three for the point alone.
         """
-        scale = torch.tensor(frames.extent[::-1], device=self.device) * self.side / self.mask_side
-        corners = boxes.view(-1, 2, 2) * scale
-        point = points[:, None] * scale
-        both = self._prompt_tokens(torch.cat([point, corners], 1), (POINT, BOX_FIRST, BOX_SECOND))
-        alone = self._prompt_tokens(
-            torch.cat([point, torch.zeros_like(point)], dim=1), (POINT, PAD)
-        )
-        by_box = decode_prompts(self.sam, frames.embeddings, frame_index, both)
-        by_point = decode_prompts(self.sam, frames.embeddings, frame_index, alone)
-        return Candidates(
-            logits=torch.cat([by_box[0][:, :1], by_point[0][:, 1:]], dim=1),
-            quality=torch.cat([by_box[1][:, :1], by_point[1][:, 1:]], dim=1),
-        )
+        point = points[:, None]
+        both = torch.cat([point, boxes.view(-1, 2, 2)], dim=1)
+        questions = [
+            _Question(both, (POINT, BOX_FIRST, BOX_SECOND), ONE_MASK),
+            _Question(point, (POINT, PAD), THREE_MASKS),
+        ]
+        return self._decode(frames, frame_index, questions)
+
+    def decode_boxes(
+        self, frames: EmbeddedFrames, frame_index: Tensor, boxes: Tensor
+    ) -> Candidates:
+        """Decode (P, 4) boxes as in ``decode``, without points: one candidate each."""
+        question = _Question(boxes.view(-1, 2, 2), (BOX_FIRST, BOX_SECOND), ONE_MASK)
+        return self._decode(frames, frame_index, [question])
+
+    def decode_points(
+        self, frames: EmbeddedFrames, frame_index: Tensor, points: Tensor
+    ) -> Candidates:
+        """Decode (P, 2) points as in ``decode``, without boxes: three candidates each."""
+        question = _Question(points[:, None], (POINT, PAD), THREE_MASKS)
+        return self._decode(frames, frame_index, [question])
+
+    @torch.inference_mode()
+    def _decode(
+        self, frames: EmbeddedFrames, frame_index: Tensor, questions: Sequence[_Question]
+    ) -> Candidates:
+        """Answer every question for every prompt; candidates in the order of the questions."""
+        num_prompts = len(frame_index)
+        num_masks = sum(question.masks.stop - question.masks.start for question in questions)
+        device = self.device
+        logits = torch.zeros(num_prompts, num_masks, *(self.mask_side,) * 2, device=device)
+        quality = torch.zeros(num_prompts, num_masks, device=device)
+        for rows, cells in self._launches(frames.embeddings, frame_index):
+            answers = [self._answer(frames, cells, rows, question) for question in questions]
+            count = len(frame_index[rows])
+            for target, parts in zip((logits, quality), zip(*answers, strict=True), strict=True):
+                target[rows] = torch.cat(parts, dim=1)[:count]
+        return Candidates(logits, quality)
+
+    def _answer(
+        self, frames: EmbeddedFrames, cells: FrameCells, rows: slice, question: _Question
+    ) -> tuple[Tensor, Tensor]:
+        """Logits and qualities of one launch, with what fills it up."""
+        height, width = (length * self.side / self.mask_side for length in frames.extent)
+        places = filled_up(question.places[rows], self.prompts_per_launch)
+        pixels = torch.stack([places[..., 0] * width, places[..., 1] * height], dim=-1)
+        tokens = prompt_tokens(self.sam.prompt_encoder, pixels, question.labels)
+        rows_shown, columns_shown = (ceil(length / 4) for length in frames.extent)
+        return self._decoder.decode(cells, tokens, question.masks, (rows_shown, columns_shown))
+
+    def _launches(
+        self, embeddings: Tensor, frame_index: Tensor
+    ) -> Iterator[tuple[slice, FrameCells]]:
+        """Yield which prompts form a launch, and the cells of their frames."""
+        size = self.prompts_per_launch
+        if size == 1:
+            yield from self._single_launches(embeddings, frame_index.tolist())
+            return
+        prepared = [
+            self._decoder.frame_cells(filled_up(part, self.frames_per_launch))
+            for part in embeddings.split(self.frames_per_launch)
+        ]
+        cells = FrameCells(*(torch.cat(parts) for parts in zip(*prepared, strict=True)))
+        for first in range(0, len(frame_index), size):
+            rows = slice(first, first + size)
+            yield rows, cells.of(filled_up(frame_index[rows], size))
+
+    def _single_launches(
+        self, embeddings: Tensor, frame_index: Sequence[int]
+    ) -> Iterator[tuple[slice, FrameCells]]:
+        """Yield prompts one at a time, frame by frame: the cells of one frame exist at once."""
+        by_frame = sorted(range(len(frame_index)), key=frame_index.__getitem__)
+        for frame, rows in groupby(by_frame, key=frame_index.__getitem__):
+            cells = self._decoder.frame_cells(embeddings[frame : frame + 1])
+            for row in rows:
+                yield slice(row, row + 1), cells
 
     def _pixels(self, frames: Tensor) -> Tensor:
         """(B, 3, side, side): long side resized, normalised, padded on the far sides."""
@@ -103,10 +200,11 @@ class SamDecoder:
         padded: Tensor = self.sam.preprocess(images)
         return padded
 
-    def _prompt_tokens(self, coordinates: Tensor, labels: tuple[int, ...]) -> Tensor:
-        """(P, K, C) tokens of coordinates in pixels of the resized frame, 0 at its very edge."""
-        labels_PK = torch.tensor(labels, device=self.device).expand(len(coordinates), -1)
-        return prompt_tokens(self.sam.prompt_encoder, coordinates, labels_PK)
+
+def filled_up(rows: Tensor, count: int) -> Tensor:
+    """Rows 1 .. count of a launch: the last is repeated where they run out."""
+    missing = count - len(rows)
+    return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
 
 
 def resized_size(frame_size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -115,58 +213,26 @@ def resized_size(frame_size: tuple[int, int], side: int) -> tuple[int, int]:
     return int(frame_size[0] * scale + 0.5), int(frame_size[1] * scale + 0.5)
 
 
-def prompt_tokens(prompt_encoder: Any, coordinates: Tensor, labels: Tensor) -> Tensor:
-    """Tokens of points and box corners by table look-up.
+def prompt_tokens(prompt_encoder: Any, places: Tensor, labels: Sequence[int]) -> Tensor:
+    """Tokens of points and box corners.
 
     The same numbers as PromptEncoder, without its writes under a boolean mask, each of which makes
     a GPU wait for the CPU.
 
     Args:
         prompt_encoder: segment_anything PromptEncoder.
-        coordinates: (P, K, 2) float. x, y in pixels of the resized frame, measured from its edge:
+        places: (P, k, 2) float. x, y in pixels of the resized frame, measured from its edge:
             the centre of the first pixel is 0.5.
-        labels: (P, K) int64. PAD, POINT, BOX_FIRST or BOX_SECOND.
+        labels: what each of K tokens is: POINT, BOX_FIRST or BOX_SECOND for the k with a place,
+            then PAD for the others.
 
     Returns:
         (P, K, C) float32.
     """
-    table = torch.cat(
-        [prompt_encoder.not_a_point_embed.weight]
-        + [embedding.weight for embedding in prompt_encoder.point_embeddings]
-    )
-    position = prompt_encoder.pe_layer.forward_with_coords(
-        coordinates, prompt_encoder.input_image_size
-    )
-    return torch.where((labels == PAD)[..., None], 0.0, position) + table[labels + 1]
-
-
-def decode_prompts(
-    sam: Any, embeddings: Tensor, frame_index: Tensor, tokens: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Run SAM's mask decoder once for prompts of mixed frames.
-
-    Args:
-        sam: segment_anything Sam.
-        embeddings: (B, C, S / 4, S / 4) float32.
-        frame_index: (P,) int64. The frame of each prompt.
-        tokens: (P, K, C) float32.
-
-    Returns:
-        (P, 4, S, S) logits and (P, 4) qualities; the first mask answers unambiguous prompts, the
-        other three ambiguous ones.
-    """
-    decoder, prompts = sam.mask_decoder, sam.prompt_encoder
-    own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    queries = torch.cat([own.expand(len(tokens), -1, -1), tokens], dim=1)
-    no_mask = prompts.no_mask_embed.weight[..., None, None]
-    source = embeddings.index_select(0, frame_index) + no_mask
-    position = prompts.get_dense_pe().expand(len(tokens), -1, -1, -1)
-    answers, source = decoder.transformer(source, position, queries)
-    picture = source.transpose(1, 2).unflatten(2, embeddings.shape[-2:])
-    upscaled = decoder.output_upscaling(picture)
-    weights = torch.stack(
-        [mlp(answers[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps, start=1)],
-        dim=1,
-    )
-    logits = torch.einsum("pmc,pchw->pmhw", weights, upscaled)
-    return logits, decoder.iou_prediction_head(answers[:, 0])
+    position = prompt_encoder.pe_layer.forward_with_coords(places, prompt_encoder.input_image_size)
+    kinds = [prompt_encoder.not_a_point_embed.weight] + [
+        embedding.weight for embedding in prompt_encoder.point_embeddings
+    ]
+    own = torch.stack([kinds[label + 1] for label in labels], dim=1)
+    missing = len(labels) - places.shape[1]
+    return own + functional.pad(position, (0, 0, 0, missing))
