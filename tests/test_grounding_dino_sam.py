@@ -10,7 +10,7 @@ from tiny_transformers import bert_tokenizer, transformers, write_tiny_grounding
 
 from pipeline.errors import BackendError, ConfigError
 from pipeline.masks import unpack_masks
-from pipeline.segmenters import get_segmenter
+from pipeline.segmenters import get_segmenter, grounding_dino
 from pipeline.segmenters.box_selection import SlotBoxes, box_iou, select_boxes
 from pipeline.segmenters.grounding_dino import Detections, GroundingDino, detector_size
 from pipeline.segmenters.grounding_dino_sam import (
@@ -379,3 +379,15 @@ def test_an_absent_detector_is_told(tmp_path, monkeypatch):
         get_segmenter("grounding_dino_sam")
     assert "\n" not in str(caught.value)
     assert "--segmenter grounding_dino_sam:FOLDER" in str(caught.value)
+
+
+def test_the_detector_runs_in_bfloat16_as_on_a_gpu(detector, monkeypatch):
+    frames = random_frames(2)
+    expected = detector.find(frames, NOUNS)
+    monkeypatch.setattr(grounding_dino, "autocast", lambda device: torch.autocast("cpu"))
+    found = detector.find(frames, NOUNS)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert ours.shape == theirs.shape
+        assert ours.isfinite().all()
+    assert not torch.equal(found.scores, expected.scores)

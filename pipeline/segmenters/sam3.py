@@ -1,15 +1,16 @@
 """SAM 3 as a segmenter: every noun of a clip is looked for in every frame by itself.
 
 The masks are those of SAM 3's semantic head, all instances of a noun united; what counts as found
-is decided by the score that SAM 3 keeps its own instances by. Its weights are under the SAM License
-and gated: accept it on the page of facebook/sam3, log in, or name a folder with them.
+is decided by the score that SAM 3 keeps its own instances by. Of several actors, those that do not
+act are left out. The weights are under the SAM License and gated: accept it on the page of
+facebook/sam3 and log in, or name a folder with them.
 
 No threshold here has been tuned: masks of this segmenter have not been measured with real weights.
 
-Shape letters: F frames of a clip, N nouns, S side of SAM 3's masks.
+Shape letters: F frames of a clip, N nouns of a slot, K instances of a noun, S side of a mask.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pipeline.segmenters import ClipToSegment, Masks, no_masks
-from pipeline.segmenters.assembly import pool_to_cells
+from pipeline.segmenters.assembly import pool_to_cells, select_actors
 from pipeline.segmenters.options import settings_from
 from pipeline.segmenters.sam3_model import ConceptMasks, Sam3Concepts
 from pipeline.segmenters.slot_nouns import masks_of, nouns_by_slot
@@ -92,24 +93,57 @@ class Sam3:
         if not slots:
             return no_masks(len(clip.frames))
         nouns = list(dict.fromkeys(noun for names in slots.values() for noun in names))
-        found = self.concepts.find(torch.tensor(clip.frames), nouns)
-        cells, scores = {}, {}
+        answers = self.concepts.find(torch.tensor(clip.frames), nouns)
+        found, cells, scores = {}, {}, {}
         for slot, names in slots.items():
             columns = [nouns.index(name) for name in names]
-            cells[slot], scores[slot] = self._unite(ConceptMasks(*(x[:, columns] for x in found)))
+            found[slot] = self._certain(ConceptMasks(*(part[:, columns] for part in answers)))
+            cells[slot] = _to_cells((found[slot].logits > 0).any(dim=1))
+            scores[slot] = found[slot].scores.flatten(1).amax(dim=1)
+        if 0 in slots:
+            cells[0] = without_bystanders(found[0], cells)
         return masks_of(
             cells, scores, min_area=self.settings.min_area, max_area=self.settings.max_area
         )
 
-    def _unite(self, synonyms: ConceptMasks) -> tuple[Tensor, Tensor]:
-        """(F, 128, 128) bool union of a slot's synonyms that are shown, and (F,) best score."""
-        side = float(synonyms.logits.shape[-1])
-        score = synonyms.presence * synonyms.instance
-        shown = (synonyms.presence >= self.settings.min_presence) & (
-            score >= self.settings.min_score
+    def _certain(self, answers: ConceptMasks) -> ConceptMasks:
+        """Blank what SAM 3 is not sure of; scores become those of noun and instance together."""
+        scores = answers.presence[..., None] * answers.scores
+        sure = (scores >= self.settings.min_score) & (
+            answers.presence >= self.settings.min_presence
+        ).unsqueeze(-1)
+        return ConceptMasks(
+            logits=torch.where(sure.any(dim=2)[..., None, None], answers.logits, -1.0),
+            presence=answers.presence,
+            scores=torch.where(sure, scores, 0.0),
+            instances=answers.instances & sure[..., None, None],
         )
-        pixels = ((synonyms.logits > 0) & shown[..., None, None]).any(dim=1)
-        return pool_to_cells(pixels, (side, side)), torch.where(shown, score, 0.0).amax(dim=1)
+
+
+def without_bystanders(actors: ConceptMasks, cells: Mapping[int, Tensor]) -> Tensor:
+    """Take actors that do not act out of the actor's mask.
+
+    Args:
+        actors: what SAM 3 is sure of, of (F, N) synonyms of the actor.
+        cells: slot -> (F, 128, 128) bool.
+
+    Returns:
+        (F, 128, 128) bool: the mask without what belongs to unselected instances alone.
+    """
+    kept = cells[0].clone()
+    objects = [own for slot, own in cells.items() if slot > 0] or [torch.zeros_like(kept)]
+    touched = torch.stack(objects).any(dim=0)
+    for frame, instances in enumerate(actors.instances.flatten(1, 2)):
+        people = _to_cells(instances[instances.any(dim=(-2, -1))])
+        selected = select_actors(people, touched[frame])
+        kept[frame] &= ~people[~selected].any(dim=0) | people[selected].any(dim=0)
+    return kept
+
+
+def _to_cells(pixels: Tensor) -> Tensor:
+    """Pool (P, S, S) bool masks, all of which the frame fills, to (P, 128, 128) bool."""
+    side = float(pixels.shape[-1])
+    return pool_to_cells(pixels, (side, side))
 
 
 def build(model: str, *, device: str, masks: Path | None, **options: Any) -> Sam3:

@@ -2,8 +2,8 @@
 
 The vision encoder runs once per frame and the rest once per (frame, noun).
 
-Shape letters: F frames, N nouns, V frames of a vision launch, P pairs of a launch of the rest,
-L tokens of a noun, C channels, S side of SAM 3's masks.
+Shape letters: F frames, N nouns, K instances of a noun, V frames of a vision launch, P pairs of a
+launch of the rest, L tokens of a noun, C channels, S side of SAM 3's masks.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,8 @@ from pipeline.segmenters.transformers_models import autocast, fixed_launches
 
 NOUN_TOKENS = 32
 """SAM 3's own limit; shorter nouns are padded to it."""
+MAX_INSTANCES = 8
+"""K: how many of the 200 instances that SAM 3 offers are looked at, best first."""
 PIXEL_MEAN = PIXEL_STD = 0.5
 """Of all channels, for pixels in [0, 1]; those of transformers' Sam3ImageProcessor."""
 
@@ -28,8 +30,10 @@ class ConceptMasks(NamedTuple):
     """(F, N, S, S) float32 over the whole frame; a pixel shows the noun above 0."""
     presence: Tensor
     """(F, N) float32 in [0, 1]. Probability that the frame shows the noun at all."""
-    instance: Tensor
-    """(F, N) float32 in [0, 1]. Probability of the best instance, if the noun is present."""
+    scores: Tensor
+    """(F, N, K) float32 in [0, 1], falling. Probability of each instance, if the noun is there."""
+    instances: Tensor
+    """(F, N, K, S, S) bool. Mask of each instance."""
 
 
 class Sam3Concepts:
@@ -87,10 +91,7 @@ class Sam3Concepts:
                     # Without it padding is attended.
                     attention_mask=mask[noun],
                 )
-            best = output.pred_logits.float().sigmoid().amax(dim=1)
-            presence = output.presence_logits.float().sigmoid().flatten()
-            logits = output.semantic_seg.float().squeeze(1)
-            parts.append(ConceptMasks(logits[:valid], presence[:valid], best[:valid]))
+            parts.append(ConceptMasks(*(part[:valid] for part in _concepts(output))))
         return ConceptMasks(
             *(
                 torch.cat(field).unflatten(0, (count, num_nouns))
@@ -128,6 +129,19 @@ def _rows_of(vision: Any, rows: Tensor) -> Any:
         fpn_position_encoding=tuple(
             level[:1].expand(len(rows), -1, -1, -1) for level in vision.fpn_position_encoding
         ),
+    )
+
+
+def _concepts(output: Any) -> ConceptMasks:
+    """What the model says of P pairs."""
+    count = min(MAX_INSTANCES, output.pred_logits.shape[1])
+    scores, best = output.pred_logits.float().sigmoid().topk(count, dim=1)
+    pairs = torch.arange(len(best), device=best.device)[:, None]
+    return ConceptMasks(
+        logits=output.semantic_seg.float().squeeze(1),
+        presence=output.presence_logits.float().sigmoid().flatten(),
+        scores=scores,
+        instances=output.pred_masks[pairs, best] > 0,
     )
 
 
