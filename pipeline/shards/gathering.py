@@ -4,7 +4,7 @@ Shape letters: V videos of the dataset, B rows that are asked for.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -61,24 +61,22 @@ class RowGatherer:
         Returns:
             (B, ...) in the order of the rows.
         """
-        # Before anything of the size that the index claims is allocated.
-        self._check_new(np.unique(self._shard[rows]).tolist())
+        wanted = self._wanted(rows)  # before anything of the size that the index claims is made
         out = np.empty(*self._spec(name, len(rows)))
+        places = self._row[rows]
         if views is None:
-            self._copy(name, self._shard[rows], self._row[rows], out, np.arange(len(rows)))
+            self._copy(name, wanted, places, out)
             return out
-        base, other = np.flatnonzero(views == 0), np.flatnonzero(views)
-        self._copy(name, self._shard[rows[base]], self._row[rows[base]], out, base)
-        places = self._view_places(rows[other], views[other])
-        self._copy(VIEW_OF[name], self._shard[rows[other]], places, out, other)
+        stored = views > 0
+        places[stored] = self._view_places(rows[stored], views[stored])
+        for source, chosen in ((name, ~stored), (VIEW_OF[name], stored)):
+            parts = {number: part[chosen[part]] for number, part in wanted.items()}
+            self._copy(source, {n: part for n, part in parts.items() if part.size}, places, out)
         return out
 
     def each(self, rows: Rows) -> Iterator[tuple[int, MappedShard, int]]:
         """Yield (position among the rows, its shard, its row there), shard by shard."""
-        shards = self._shard[rows]
-        wanted = _by_shard(shards)
-        self._check_new(list(wanted))
-        for number, positions in wanted.items():
+        for number, positions in self._wanted(rows).items():
             shard = self._mapped(number)
             for position in positions.tolist():
                 yield position, shard, int(self._row[rows[position]])
@@ -92,15 +90,23 @@ class RowGatherer:
         ]
         return np.array(places, np.int64) * num_views + views - 1
 
-    def _copy(self, name: str, shards: Rows, inside: Rows, out: NDArray, positions: Rows) -> None:
-        wanted = _by_shard(shards)
+    def _wanted(self, rows: Rows) -> dict[int, Rows]:
+        """Shard number -> positions of its rows; shards that were not used yet are checked."""
+        shards = self._shard[rows]
+        order = np.argsort(shards, kind="stable")
+        numbers, starts = np.unique(shards[order], return_index=True)
+        wanted = dict(zip(numbers.tolist(), np.split(order, starts[1:]), strict=False))
+        self._check_new(list(wanted))
+        return wanted
+
+    def _copy(self, name: str, wanted: Mapping[int, Rows], places: Rows, out: NDArray) -> None:
+        """Copy a dataset's row ``places[position]`` of each shard to ``out[position]``."""
         for block in _blocks(list(wanted), _MAX_OPEN):
             opened = [self._mapped(number) for number in block]
             for shard, number in zip(opened, block, strict=True):
-                shard.prefetch(name, inside[wanted[number]].tolist())
+                shard.prefetch(name, places[wanted[number]].tolist())
             for shard, number in zip(opened, block, strict=True):
-                chosen = wanted[number]
-                _copy_rows(shard.rows(name), inside[chosen], out, positions[chosen])
+                _copy_rows(shard.rows(name), places[wanted[number]], out, wanted[number])
 
     def _spec(self, name: str, num_videos: int) -> Spec:
         index = self._index
@@ -130,13 +136,6 @@ class RowGatherer:
                 self._open.popitem(last=False)
         self._open.move_to_end(number)
         return self._open[number]
-
-
-def _by_shard(shards: Rows) -> dict[int, Rows]:
-    """Shard number -> positions of its rows."""
-    order = np.argsort(shards, kind="stable")
-    numbers, starts = np.unique(shards[order], return_index=True)
-    return dict(zip(numbers.tolist(), np.split(order, starts[1:]), strict=False))
 
 
 def _copy_rows(source: NDArray, rows: Rows, out: NDArray, positions: Rows) -> None:
