@@ -14,19 +14,19 @@ _DETERMINERS_TEXT = (
 )
 _MEASURES_TEXT = "piece pieces pair pairs bit bits bunch couple lot kind number"
 _VERBS_TEXT = (
-    "answer apply arm assemble bake balance bat beat bend blow board bowl box braid break "
-    "brush build carry carve cast catch chase chew chop clap clean clear climb close comb "
-    "cook count cover crack cross cry cut dance decorate dig dip dive do draw dribble drink "
-    "drive drop drum eat exercise fall feed fill fix flip fly fold get give golf grab grind "
-    "grip hammer hang headbutt hit hold hop hug hurdle iron jog juggle jump kick kiss knit "
-    "knock laugh lay lift light load lock look make massage milk mix mop move mow open pack "
+    "answer apply arm assemble bake balance bat beat bend blow board bowl box braid break brush "
+    "build carry carve cast catch chase chew chop clap clean clear climb close comb cook count "
+    "cover crack cross cry cut dance decorate dig dip dive do draw dribble drink drive drop drum "
+    "eat exercise fall feed fill find fix flip fly fold follow get give golf grab grind grip grow "
+    "hammer hang headbutt hide hit hold hop hug hurdle iron jog join juggle jump kick kiss knit "
+    "knock laugh lay lift light load lock look lower make massage milk mix mop move mow open pack "
     "paint park pass peel pet pick pin play plug point poke polish pour press pull pump punch "
-    "push put raise read remove ride rip roll row rub run sail salute sand saw scrub set sew "
-    "shake sharpen shave shine shoot show shuffle sing sit skate ski skip slap slide smile "
-    "smoke snap sneeze sniff spin spray spread squeeze stack stand stir strum sweep swim "
-    "swing swipe take talk tap taste tear throw tickle tie toss touch train trim turn twist "
-    "type unbox unfold unlock use vault walk wash watch water wave wax weave weld whistle "
-    "wipe wrap write yawn zip"
+    "push put raise read remove ride rip rise roll row rub run sail salute sand saw scrub set sew "
+    "shake sharpen shave shine shoot show shrink shuffle sing sit skate ski skip slap slide smile "
+    "smoke snap sneeze sniff spin spray spread squeeze stack stand stir strum sweep swim swing "
+    "swipe take talk tap taste tear throw tickle tie toss touch train trim turn twist type unbox "
+    "unfold unlock use vault walk wash watch water wave wax weave weld whistle wipe wrap write "
+    "yawn zip"
 )
 NOTHING = frozenset(_NOTHING_TEXT.split())
 _DETERMINERS = frozenset(_DETERMINERS_TEXT.split())

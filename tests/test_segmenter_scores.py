@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from pipeline.datasets import open_dataset
 from pipeline.errors import ConfigError
 from pipeline.manifests import Video
 from pipeline.masks import pack_masks
+from pipeline.prompted_clips import prompted_clips
 from pipeline.prompts import PromptSet
 from pipeline.segmenter_scores import ALL_CLASSES, score_segmenter, videos_with_truth
 from pipeline.segmenters import ClipToSegment, get_segmenter
@@ -126,3 +128,21 @@ def test_scores_of_nothing_are_refused(truth):
     gone = Failure("clap/x", "train", "clap", "missing", "no file")
     with pytest.raises(ConfigError, match=r"1 videos failed \(no file\)"):
         score_segmenter(truth, truth, [gone])
+
+
+def test_scores_on_real_masks_agree_with_their_areas_in_pixels(real_data):
+    root = real_data / "jhmdb21"
+    source = open_dataset(dataset="jhmdb21", videos=root)
+    truth = Precomputed(root / "masks")
+    videos = videos_with_truth(source.videos, truth, limit=12)
+    scores = score_segmenter(truth, truth, prompted_clips(source.manifest, videos, source.root))
+    rows = rows_of(scores)
+    assert set(rows["precomputed"].scores.values()) == {1.0}
+    shares = []
+    for one in videos:
+        with np.load(root / "masks" / f"{one.video_id}.npz") as file:
+            bits, size = file["bits"], int(file["height"]) * int(file["width"])
+        chosen = (2 * np.arange(8) + 1) * len(bits) // 16
+        shares += [int(np.unpackbits(bits[frame], count=size).sum()) / size for frame in chosen]
+    assert rows["whole_frame"].num_frames == len(shares)
+    assert rows["whole_frame"].scores["iou"] == pytest.approx(np.mean(shares), rel=0.01)
