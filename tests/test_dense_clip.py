@@ -1,3 +1,7 @@
+import itertools
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,15 +9,11 @@ from tiny_models import open_clip, tiny_clip
 
 from pipeline.errors import BackendError
 from pipeline.prompts import PromptSet
-from pipeline.segmenters.dense_clip import (
-    DenseClip,
-    DenseFeatures,
-    input_size,
-    last_block_tokens,
-    trunk_tokens,
-)
-from pipeline.segmenters.noun_maps import noun_probabilities, presence
-from pipeline.segmenters.text_bank import BACKGROUND, TEMPLATES, Noun, PromptText, TextBank
+from pipeline.segmenters.dense_attention import MODES, last_block_tokens, proxied_cells
+from pipeline.segmenters.dense_clip import DenseClip, DenseFeatures, input_size, trunk_tokens
+from pipeline.segmenters.noun_maps import noun_maps, noun_probabilities, presence
+from pipeline.segmenters.sam_clip_settings import SamClipSettings
+from pipeline.segmenters.text_bank import BACKGROUND, TEMPLATES, PromptText, TextBank
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def frames_of(height, width, count=3):
 def test_vanilla_mode_gives_the_tokens_of_open_clip(model):
     pixels = torch.randn(3, 3, 64, 64)
     tokens, grid = trunk_tokens(model.visual, pixels)
-    ours = last_block_tokens(model.visual, tokens, "vanilla")
+    ours = last_block_tokens(model.visual, tokens, grid, "vanilla")
     theirs = model.visual.forward_intermediates(pixels, indices=1, normalize_intermediates=True)
     cells = theirs["image_intermediates"][0].flatten(2).transpose(1, 2) @ model.visual.proj
     assert grid == (4, 4)
@@ -41,22 +41,84 @@ def test_vanilla_mode_gives_the_tokens_of_open_clip(model):
     torch.testing.assert_close(ours[:, 1:], cells, atol=2e-6, rtol=1e-5)
 
 
-@torch.inference_mode()
-def test_clearclip_attends_query_to_query_without_residual_and_mlp(model):
-    tokens = torch.randn(2, 10, 64)
-    block = model.visual.transformer.resblocks[-1]
-    expected = torch.empty(2, 10, 64)
+def attention_by_hand(block, tokens, likeness):
+    """The attention of one clip's tokens, written out; ``likeness`` maps (q, k) to logits."""
     weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
-    for b in range(2):
-        normed = block.ln_1(tokens[b])
-        for head in range(4):
-            rows = slice(16 * head, 16 * head + 16)
-            query = normed @ weight[:64][rows].T + bias[:64][rows]
-            value = normed @ weight[128:][rows].T + bias[128:][rows]
-            expected[b, :, rows] = (query @ query.T / 16**0.5).softmax(dim=-1) @ value
-    expected = model.visual.ln_post(block.attn.out_proj(expected)) @ model.visual.proj
-    ours = last_block_tokens(model.visual, tokens, "clearclip")
+    normed = block.ln_1(tokens)
+    mixed = torch.empty_like(normed)
+    for head in range(4):
+        rows = slice(16 * head, 16 * head + 16)
+        query, key, value = (
+            normed @ weight[start : start + 64][rows].T + bias[start : start + 64][rows]
+            for start in (0, 64, 128)
+        )
+        mixed[:, rows] = sum(logits.softmax(dim=-1) for logits in likeness(query, key)) @ value
+    return mixed
+
+
+def near_by_hand(height, width):
+    near = torch.zeros(1 + height * width, 1 + height * width)
+    places = list(itertools.product(range(height), range(width)))
+    for i, (y, x) in enumerate(places):
+        for j, (v, u) in enumerate(places):
+            near[1 + i, 1 + j] = math.exp(-((y - v) ** 2 + (x - u) ** 2) / (2 * 5**2))
+    return near
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("mode", "likeness"),
+    [
+        ("clearclip", lambda q, k: [q @ q.T / 4]),
+        ("sclip", lambda q, k: [q @ q.T / 4, k @ k.T / 4]),
+        ("naclip", lambda q, k: [k @ k.T / 4 + near_by_hand(3, 4)]),
+        ("maskclip", lambda q, k: [torch.eye(13).log()]),
+    ],
+)
+def test_modes_attend_like_to_like_without_residual_and_mlp(model, mode, likeness):
+    tokens = torch.randn(2, 13, 64)
+    block = model.visual.transformer.resblocks[-1]
+    mixed = torch.stack([attention_by_hand(block, own, likeness) for own in tokens])
+    expected = model.visual.ln_post(block.attn.out_proj(mixed)) @ model.visual.proj
+    ours = last_block_tokens(model.visual, tokens, (3, 4), mode)
     torch.testing.assert_close(ours, expected, atol=2e-6, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_proxy_says_which_cells_are_alike(model):
+    tokens, proxy = torch.randn(1, 13, 64), torch.randn(1, 5, 3, 4)
+    visual = model.visual
+    block = visual.transformer.resblocks[-1]
+    value = (
+        block.ln_1(tokens[0, 1:]) @ block.attn.in_proj_weight[128:].T
+        + (block.attn.in_proj_bias[128:])
+    )
+    features = [proxy[0, :, y, x] / proxy[0, :, y, x].norm() for y in range(3) for x in range(4)]
+    alike = torch.tensor([[float(a @ b) for b in features] for a in features])
+    mixed = torch.empty(12, 64)
+    for i in range(12):
+        above = alike[i] >= 1.2 * alike.mean()
+        weights = (3 * alike[i][above]).softmax(dim=0)
+        mixed[i] = weights @ value[above]
+    expected = visual.ln_post(block.attn.out_proj(mixed)) @ visual.proj
+    ours = proxied_cells(visual, tokens, (3, 4), proxy)[0]
+    torch.testing.assert_close(ours, expected, atol=2e-6, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_proxy_that_sees_everything_alike_leaves_no_cell_without_weight(model):
+    cells = proxied_cells(model.visual, torch.randn(1, 13, 64), (3, 4), torch.ones(1, 5, 6, 8))
+    assert cells.shape == (1, 48, 32)
+    assert cells.isfinite().all()
+
+
+def test_the_cells_of_a_proxy_become_those_of_the_features(model):
+    proxied = dense(model, mode="proxy_sam")
+    features = proxied.encode_frames(frames_of(48, 80), torch.randn(3, 7, 6, 10))
+    assert proxied.needs_proxy
+    assert not dense(model).needs_proxy
+    assert features.cells.shape == (3, 6, 10, 32)
+    torch.testing.assert_close(features.cells.norm(dim=-1), torch.ones(3, 6, 10))
 
 
 @torch.inference_mode()
@@ -64,7 +126,9 @@ def test_maskclip_leaves_each_cell_to_itself(model):
     tokens = torch.randn(1, 10, 64)
     changed = tokens.clone()
     changed[0, 4] += torch.randn(64)
-    before, after = (last_block_tokens(model.visual, t, "maskclip") for t in (tokens, changed))
+    before, after = (
+        last_block_tokens(model.visual, t, (3, 3), "maskclip") for t in (tokens, changed)
+    )
     moved = (before - after).abs().amax(dim=-1)[0] > 1e-6
     assert moved.tolist() == [i == 4 for i in range(10)]
 
@@ -113,12 +177,19 @@ def test_positions_follow_the_cells_when_the_grid_grows(model):
     assert (cells[..., 1].diff(dim=1) > 0).all()
 
 
-def test_frames_do_not_depend_on_the_frames_beside_them(model):
-    frames = frames_of(48, 80, count=4)
-    together = dense(model).encode_frames(frames)
-    for i in (2, 0):
-        alone = dense(model).encode_frames(frames[i : i + 1])
-        torch.testing.assert_close(alone.cells[0], together.cells[i], atol=1e-5, rtol=1e-4)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("size", [1, 3])
+def test_bits_of_a_frame_do_not_depend_on_the_frames_beside_it(model, mode, size):
+    frames, proxy = frames_of(48, 80, count=5), torch.randn(5, 7, 6, 10)
+    clip = dense(model, mode=mode, frames_per_launch=size)
+
+    def encode(rows):
+        return clip.encode_frames(frames[rows], proxy[rows] if clip.needs_proxy else None)
+
+    together = encode([*range(5)])
+    for rows in ([2], [4, 3, 2, 1, 0], [0, 2]):
+        for ours, theirs in zip(encode(rows), together, strict=True):
+            assert torch.equal(ours, theirs[rows])
 
 
 def test_texts_are_encoded_by_the_text_tower(model):
@@ -128,7 +199,9 @@ def test_texts_are_encoded_by_the_text_tower(model):
 
 
 def test_another_mode_or_tower_is_refused(model):
-    with pytest.raises(BackendError, match=r"dense mode 'gem'; known: clearclip, sclip, maskclip"):
+    with pytest.raises(
+        BackendError, match=r"dense mode 'gem'; known: clearclip, naclip, sclip, maskclip"
+    ):
         dense(model, mode="gem")
     resnet = open_clip.model.CLIP(
         embed_dim=32,
@@ -166,35 +239,101 @@ def test_a_prompt_takes_its_own_words_out_of_the_background():
         key="k", actor=("person", "man"), objects=("rock wall", "stairs"), source=""
     )
     text = bank.prompt(prompts)
-    assert [(noun.slot, len(noun.features)) for noun in text.nouns] == [(0, 2), (1, 1), (2, 1)]
+    assert text.slots == (0, 1, 2)
+    assert text.named.tolist() == [[True, True], [True, False], [True, False], [False, False]]
+    assert text.words.shape == (4, 2, 4)
     assert {"wall", "stair"} <= set(BACKGROUND)
-    assert len(text.background) == len(BACKGROUND) - 2
-    nobody = bank.prompt(PromptSet(key="k", actor=(), objects=("ball",), source=""))
-    assert [noun.slot for noun in nobody.nouns] == [1]
+    dropped = {word for word, kept in zip(BACKGROUND, text.kept, strict=True) if not kept}
+    assert dropped == {"wall", "stair"}
+    assert text.num_choices == 3 + len(BACKGROUND) - 2
+    assert bank.prompt(replace(prompts, key="other")) is text
+
+
+def test_a_prompt_may_name_no_actor_or_nothing():
+    bank = TextBank(one_hot_texts)
+    nobody = bank.prompt(PromptSet(key="k", actor=(), objects=("red ball",), source=""))
+    assert nobody.slots == (1,)
+    assert nobody.words[1, 0].tolist() == [1, 0, 0, 0]
+    nothing = bank.prompt(PromptSet(key="k", actor=(), objects=(), source=""))
+    assert nothing.slots == ()
+    assert nothing.kept.all()
+
+
+def unit(*shape):
+    return torch.nn.functional.normalize(torch.randn(*shape), dim=-1)
+
+
+def random_text():
+    """Three words for slot 0, one for slot 2, and four of five background words."""
+    named = torch.tensor([[1, 1, 1], [0, 0, 0], [1, 0, 0], [0, 0, 0]]).bool()
+    words = unit(4, 3, 8) * named[..., None]
+    kept = torch.tensor([1, 1, 0, 1, 1]).bool()
+    return PromptText(words, named, unit(5, 8), kept, slots=(0, 2), num_choices=6)
 
 
 def test_noun_probabilities_are_a_softmax_in_which_synonyms_enter_once():
-    rng = torch.Generator().manual_seed(0)
-    unit = lambda *shape: torch.nn.functional.normalize(  # noqa: E731
-        torch.randn(*shape, generator=rng), dim=-1
-    )
-    text = PromptText((Noun(0, unit(3, 8)), Noun(2, unit(1, 8))), unit(5, 8))
+    text = random_text()
     cells = unit(2, 3, 4, 8)
     actual = noun_probabilities(cells, text, 40.0)
+    assert actual.shape == (2, 3, 4, 4)
     for index in np.ndindex(2, 3, 4):
         cell = cells[index]
-        logits = [max(float(cell @ t) for t in noun.features) for noun in text.nouns]
-        logits += [float(cell @ t) for t in text.background]
+        logits = [max(float(cell @ word) for word in text.words[0]), float(cell @ text.words[2, 0])]
+        logits += [float(cell @ text.background[i]) for i in (0, 1, 3, 4)]
         weights = np.exp(40 * np.array(logits))
-        np.testing.assert_allclose(actual[index], (weights / weights.sum())[:2], rtol=1e-3)
+        expected = (weights / weights.sum())[:2]
+        np.testing.assert_allclose(actual[index], [expected[0], 0, expected[1], 0], rtol=1e-3)
 
 
 def test_presence_is_the_best_cells_of_all_frames_and_the_class_token_against_chance():
-    maps = torch.zeros(2, 1, 10, 10)
+    maps = torch.zeros(2, 4, 10, 10)
     maps[0, 0, 0, :5] = 0.8
-    text = PromptText((Noun(0, torch.eye(4)[:1]),), torch.eye(4)[1:4])
-    frame = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]])
-    features = DenseFeatures(torch.zeros(2, 10, 10, 4), frame)
-    by_cells, by_frame = presence(maps, features, text, 40.0)
-    assert by_cells.tolist() == pytest.approx([0.4])
-    assert by_frame.tolist() == pytest.approx([1.0])
+    words = torch.zeros(4, 1, 4)
+    words[0, 0, 0] = 1
+    named = torch.tensor([[True], [False], [False], [False]])
+    text = PromptText(words, named, torch.eye(4)[1:4], torch.ones(3).bool(), (0,), 4)
+    frame = torch.full((2, 4), 0.5)
+    seen = presence(maps, DenseFeatures(torch.zeros(2, 10, 10, 4), frame), text, 40.0)
+    assert seen.by_cells.tolist() == pytest.approx([0.4, 0, 0, 0])
+    assert seen.by_frame.tolist() == pytest.approx([1.0, 0, 0, 0])
+
+
+def test_maps_of_a_clip_do_not_depend_on_the_clips_beside_it():
+    bank = TextBank(lambda texts: unit(len(texts), 8))
+    features = DenseFeatures(unit(6, 3, 4, 8), unit(6, 8))
+    prompts = [("person", "man"), ("hand",), ()]
+    texts = [
+        bank.prompt(PromptSet(key="k", actor=actor, objects=("ball",), source=""))
+        for actor in prompts
+    ]
+    together = noun_maps(features, texts, SamClipSettings(min_presence_frame=0))
+    assert (
+        together.named.tolist()
+        == [[True, True, False, False]] * 4 + [[False, True, False, False]] * 2
+    )
+    for c, text in enumerate(texts):
+        own = slice(2 * c, 2 * c + 2)
+        alone = noun_maps(
+            DenseFeatures(features.cells[own], features.frame[own]),
+            [text],
+            SamClipSettings(min_presence_frame=0),
+        )
+        assert torch.equal(together.maps[own], alone.maps)
+        assert torch.equal(together.thresholds[own], alone.thresholds)
+
+
+def test_a_threshold_is_half_of_the_peak_but_not_below_the_least_and_none_where_absent():
+    settings = SamClipSettings(min_presence_cells=0.3, min_presence_frame=0)
+    axes = {"red": 0, "blue": 2}
+    bank = TextBank(
+        lambda texts: torch.eye(4)[[next((axes[w] for w in axes if w in t), 3) for t in texts]]
+    )
+    text = bank.prompt(PromptSet(key="k", actor=("red",), objects=("blue",), source=""))
+    cells = torch.zeros(2, 2, 2, 4)
+    cells[..., 1] = 1
+    cells[0, 0, 0] = torch.eye(4)[0]
+    nouns = noun_maps(DenseFeatures(cells, torch.eye(4)[:1].expand(2, 4)), [text], settings)
+    # Red fills a cell of the first frame: half of its peak of 1, and the least in the second.
+    torch.testing.assert_close(
+        nouns.thresholds, torch.tensor([[0.5, 2, 2, 2], [0.2, 2, 2, 2]]), atol=1e-5, rtol=0
+    )

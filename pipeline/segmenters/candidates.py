@@ -67,7 +67,7 @@ def choose(
     area = masks.sum(dim=(-2, -1)) / (extent[0] * extent[1])
     accepted = (area >= min_area) & (area <= max_area) & (inside >= 0.5 * peak_values[:, None])
     score, best = torch.where(accepted, score, 0.0).clamp(0, 1).max(dim=1)
-    return Chosen(masks[torch.arange(len(best), device=best.device), best], score)
+    return Chosen(masks.take_along_dim(best[:, None, None, None], dim=1)[:, 0], score)
 
 
 def map_on_masks(maps: Tensor, side: int, extent: tuple[float, float]) -> tuple[Tensor, Tensor]:
@@ -103,11 +103,22 @@ def _ring_width(grid: torch.Size, extent: tuple[float, float]) -> tuple[int, int
 
 
 def _dilate(masks: Tensor, width: tuple[int, int]) -> Tensor:
-    """Grow (P, 4, S, S) masks by ``width`` rows and columns, one axis after the other."""
-    rows, columns = width
-    grown = functional.max_pool2d(masks.float(), (2 * rows + 1, 1), 1, (rows, 0))
-    grown = functional.max_pool2d(grown, (1, 2 * columns + 1), 1, (0, columns))
-    return grown > 0
+    """Grow (P, 4, S, S) bool masks by ``width`` rows and columns, one axis after the other."""
+    for reach, (down, right) in zip(width, ((1, 0), (0, 1)), strict=True):
+        ahead = behind = masks
+        grown = 0
+        while grown < reach:
+            # What has grown by n cells has grown by 2 n + 1 when laid behind itself.
+            step = min(grown + 1, reach - grown)
+            ahead = ahead | _moved(ahead, step * down, step * right)
+            behind = behind | _moved(behind, -step * down, -step * right)
+            grown += step
+        masks = ahead | behind
+    return masks
+
+
+def _moved(masks: Tensor, down: int, right: int) -> Tensor:
+    return functional.pad(masks, (right, -right, down, -down))
 
 
 def _mean_under(values: Tensor, masks: Tensor) -> Tensor:

@@ -1,10 +1,7 @@
-"""CLIP features per cell of a frame: a ViT whose last block attends by likeness of place.
+"""CLIP features per cell of a frame, and of texts in the same space.
 
-CLIP's last block mixes places so that its class token sees the picture as a whole, and its cells
-lose where they are. ClearCLIP (Lan et al. 2024, arXiv:2407.12442) lets queries attend to queries
-there and drops the residual and the MLP; the cells then compare with words one by one.
-
-Shape letters: B frames, L tokens (class token first, then gh x gw cells), D width, E embedding.
+Shape letters: B frames, L tokens (class token first, then gh x gw cells), D width, E embedding, C
+channels of another model's features.
 """
 
 from collections.abc import Sequence
@@ -15,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import BackendError
+from pipeline.segmenters.dense_attention import MODES, PROXY, last_block_tokens, proxied_cells
+from pipeline.segmenters.launches import launch
 
 # Fallbacks for models built without a preprocessing record; these are OpenAI's.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-MODES = ("clearclip", "sclip", "maskclip", "vanilla")
 
 
 class DenseFeatures(NamedTuple):
@@ -37,11 +35,12 @@ class DenseClip:
     Args:
         model: open_clip CLIP with a VisionTransformer that pools its class token.
         tokenizer: texts to (n, 77) tokens.
-        mode: attention of the last block, one of MODES. ``vanilla`` leaves it as trained.
+        mode: attention of the last block, one of MODES (dense_attention says what they do).
         short_side: pixels of the frame's shorter side at the encoder's input; 448 gives 28 cells
             with patches of 16.
         mean: of the encoder's input in [0, 1], per channel.
         std: likewise.
+        frames_per_launch: frames of one call. None: 1 on the CPU, 16 elsewhere.
 
     Raises:
         BackendError: the vision tower is not such a ViT, or the mode is unknown.
@@ -56,6 +55,7 @@ class DenseClip:
         short_side: int = 448,
         mean: Sequence[float] = CLIP_MEAN,
         std: Sequence[float] = CLIP_STD,
+        frames_per_launch: int | None = None,
     ) -> None:
         if mode not in MODES:
             raise BackendError(f"dense mode {mode!r}; known: {', '.join(MODES)}; pass one of these")
@@ -65,19 +65,40 @@ class DenseClip:
         self.device: torch.device = parameter.device
         self._mean = torch.tensor(mean, device=self.device).view(3, 1, 1)
         self._std = torch.tensor(std, device=self.device).view(3, 1, 1)
+        self._frames_per_launch = frames_per_launch or (1 if self.device.type == "cpu" else 16)
+
+    @property
+    def needs_proxy(self) -> bool:
+        """Whether cells are to be likened by another model's features."""
+        return self.mode == PROXY
 
     @torch.inference_mode()
-    def encode_frames(self, frames: Tensor) -> DenseFeatures:
-        """Encode (B, H, W, 3) uint8 RGB frames of one size."""
+    def encode_frames(self, frames: Tensor, proxy: Tensor | None = None) -> DenseFeatures:
+        """Encode frames of one size.
+
+        Args:
+            frames: (B, H, W, 3) uint8 RGB.
+            proxy: (B, C, gh, gw) float. Features of another model over the same frames, where the
+                mode needs them; their cells then become those of the result.
+
+        Returns:
+            Features of unit length.
+        """
+        rows = (frames,) if proxy is None else (frames, proxy)
+        return DenseFeatures(*launch(self._encode, *rows, size=self._frames_per_launch))
+
+    def _encode(self, frames: Tensor, proxy: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        visual = self.model.visual
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            pixels = self._pixels(frames)
-            tokens, grid = trunk_tokens(self.model.visual, pixels)
-            cells = last_block_tokens(self.model.visual, tokens, self.mode)[:, 1:]
-            whole = last_block_tokens(self.model.visual, tokens, "vanilla")[:, 0]
-        return DenseFeatures(
-            cells=functional.normalize(cells.float(), dim=-1).unflatten(1, grid),
-            frame=functional.normalize(whole.float(), dim=-1),
-        )
+            tokens, grid = trunk_tokens(visual, self._pixels(frames))
+            whole = last_block_tokens(visual, tokens, grid, "vanilla")[:, 0]
+            if proxy is None:
+                cells = last_block_tokens(visual, tokens, grid, self.mode)[:, 1:]
+            else:
+                cells = proxied_cells(visual, tokens, grid, proxy)
+                grid = (proxy.shape[2], proxy.shape[3])
+        unit = functional.normalize(cells.float(), dim=-1).unflatten(1, grid)
+        return unit, functional.normalize(whole.float(), dim=-1)
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
@@ -126,51 +147,6 @@ def trunk_tokens(visual: Any, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
     for block in visual.transformer.resblocks[:-1]:
         tokens = block(tokens)
     return tokens, grid
-
-
-def last_block_tokens(visual: Any, tokens: Tensor, mode: str) -> Tensor:
-    """Run the last block in a mode, then the final norm and projection.
-
-    ``vanilla`` is the block as trained. ``clearclip`` attends query to query, ``sclip`` adds key to
-    key (Wang et al. 2023, arXiv:2312.01597), ``maskclip`` takes each value alone (Zhou et al. 2022,
-    arXiv:2112.01071); these three drop the residual and the MLP, which is ClearCLIP's finding and
-    for the other two a difference from their papers.
-
-    Args:
-        visual: open_clip VisionTransformer.
-        tokens: (B, L, D) float. Tokens before the last block.
-        mode: one of MODES.
-
-    Returns:
-        (B, L, E) float, not normalised.
-    """
-    block = visual.transformer.resblocks[-1]
-    mixed = _attend(block.attn, block.ln_1(tokens), mode)
-    if mode == "vanilla":
-        tokens = tokens + block.ls_1(mixed)
-        mixed = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
-    projected: Tensor = visual.ln_post(mixed) @ visual.proj
-    return projected
-
-
-def _attend(attention: nn.MultiheadAttention, tokens: Tensor, mode: str) -> Tensor:
-    query, key, value = (
-        part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-        for part in functional.linear(
-            tokens, attention.in_proj_weight, attention.in_proj_bias
-        ).chunk(3, -1)
-    )
-    if mode == "vanilla":
-        mixed = functional.scaled_dot_product_attention(query, key, value)
-    elif mode == "maskclip":
-        mixed = value
-    else:
-        mixed = functional.scaled_dot_product_attention(query, query, value)
-        if mode == "sclip":
-            mixed = mixed + functional.scaled_dot_product_attention(key, key, value)
-    return functional.linear(
-        mixed.transpose(1, 2).flatten(2), attention.out_proj.weight, attention.out_proj.bias
-    )
 
 
 def _resized_positions(

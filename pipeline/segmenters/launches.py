@@ -1,0 +1,31 @@
+"""Launches of one fixed shape, so that no row's bits depend on how many rows share its call.
+
+A matrix product may add in another order when it has other rows; a call that is always of the same
+size, filled up where rows are missing, leaves each row as it would be in any company.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pipeline.segmenters.sam_decoding import filled_up
+
+
+def launch(run: Callable[..., tuple[Tensor, ...]], *rows: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Call ``run`` on ``size`` rows at a time and put its results together.
+
+    Args:
+        run: (size, ...) tensors to a tuple of (size, ...) tensors, row by row.
+        *rows: (n, ...) tensors of equally many rows, n >= 1.
+        size: rows of a call; the last row is repeated to fill the last call.
+
+    Returns:
+        (n, ...) tensors.
+    """
+    parts = []
+    for start in range(0, len(rows[0]), size):
+        own = [tensor[start : start + size] for tensor in rows]
+        results = run(*(filled_up(tensor, size) for tensor in own))
+        parts.append([result[: len(own[0])] for result in results])
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
