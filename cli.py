@@ -803,12 +803,16 @@ def show(
 ) -> None:
     """A picture of a video's frames, or of some of the shards', with masks, prompts and scores."""
     from pipeline.contact_sheet import contact_sheet, save_sheet
-    from pipeline.shards.index import INDEX_NAME
     from pipeline.shards.records import Failure
 
+    if not path.exists():
+        raise ConfigError(
+            f"{printable(str(path))} does not exist; a video, a folder of its frames or a folder "
+            "of shards was needed; correct the path"
+        )
     of_videos = "class_name prompt actor prompt_mode segmenter mask_files sam clip frames device"
     of_shards = "video limit videos table data_root prompts"
-    is_shards = (path / INDEX_NAME).is_file()
+    is_shards = any(path.glob("shard-*")) or (path / "index.json").is_file()
     _refuse_flags(
         ctx, (of_videos if is_shards else of_shards).split(), "shards" if is_shards else "a video"
     )
@@ -1104,12 +1108,20 @@ def masks_score(
         measures = list(rows[0].scores)
         show_table(
             [
-                (row.masks, row.class_name or "all", row.num_frames)
-                + tuple(f"{row.scores[name]:.3f}" for name in measures)
+                (
+                    row.masks,
+                    row.class_name or "all",
+                    row.num_frames,
+                    *(f"{row.scores[name]:.3f}" for name in measures),
+                    None if row.iou_half_width is None else f"{row.iou_half_width:.3f}",
+                )
                 for row in rows
             ],
-            ("masks", "class", "frames", *measures),
+            ("masks", "class", "frames", *measures, "iou +/-"),
         )
-        typer.echo(f"means over frames with a true mask, of {found.num_videos} train videos")
+        typer.echo(
+            f"means over frames with a true mask, of {found.num_videos} train videos; "
+            "+/- is the 95 % half-width over source videos"
+        )
     if found.failures:
         raise typer.Exit(EXIT_SOME_SKIPPED)

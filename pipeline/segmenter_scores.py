@@ -3,6 +3,7 @@
 Shape letters: n frames of one video that have a true mask.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -41,6 +42,8 @@ class ScoreRow:
     num_frames: int
     scores: dict[str, float]
     """Measure of `pipeline.mask_scores.MEASURES` -> mean in [0, 1]."""
+    iou_half_width: float | None
+    """95 % half-width of the mean IoU over source videos; None for a single source."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,8 +62,13 @@ class SegmenterScores:
             "segmenter": self.segmenter,
             "videos": self.num_videos,
             "rows": [
-                {"masks": row.masks, "class": row.class_name or None, "frames": row.num_frames}
-                | row.scores
+                {
+                    "masks": row.masks,
+                    "class": row.class_name or None,
+                    "frames": row.num_frames,
+                    **row.scores,
+                    "iou_half_width": row.iou_half_width,
+                }
                 for row in self.rows
             ],
             "failures": [failure._asdict() for failure in self.failures],
@@ -214,18 +222,36 @@ def _rows(name: str, scored: Sequence[_Scored]) -> Iterator[ScoreRow]:
         scores["other_video"] = [_control(one, other.truth) for one, other in pairs]
     classes = [one.video.class_name for one in scored]
     for class_name in (ALL_CLASSES, *sorted(set(classes))):
+        chosen = [i for i, own in enumerate(classes) if class_name in (ALL_CLASSES, own)]
+        sources = [_source(scored[i].video) for i in chosen]
         for masks, tables in scores.items():
-            chosen = [
-                table
-                for table, own_class in zip(tables, classes, strict=True)
-                if class_name in (ALL_CLASSES, own_class)
-            ]
-            yield _mean_row(masks, class_name, np.concatenate(chosen))
+            yield _mean_row(masks, class_name, [tables[i] for i in chosen], sources)
 
 
-def _mean_row(masks: str, class_name: str, table: NDArray[np.float64]) -> ScoreRow:
+def _mean_row(
+    masks: str, class_name: str, tables: Sequence[NDArray[np.float64]], sources: Sequence[str]
+) -> ScoreRow:
+    table = np.concatenate(tables)
     means = dict(zip(MEASURES, table.mean(axis=0).tolist(), strict=True))
-    return ScoreRow(masks=masks, class_name=class_name, num_frames=len(table), scores=means)
+    iou = MEASURES.index("iou")
+    residuals = [float((one[:, iou] - means["iou"]).sum()) for one in tables]
+    return ScoreRow(
+        masks=masks,
+        class_name=class_name,
+        num_frames=len(table),
+        scores=means,
+        iou_half_width=_half_width(residuals, sources, len(table)),
+    )
+
+
+def _half_width(residuals: Sequence[float], sources: Sequence[str], count: int) -> float | None:
+    """Half-width of a mean whose terms are independent between sources, not inside them."""
+    of_source: dict[str, float] = {}
+    for source, residual in zip(sources, residuals, strict=True):
+        of_source[source] = of_source.get(source, 0.0) + residual
+    if len(of_source) < 2:
+        return None
+    return 1.96 * math.sqrt(sum(value**2 for value in of_source.values())) / count
 
 
 def _control(one: _Scored, masks: NDArray[np.bool_]) -> NDArray[np.float64]:

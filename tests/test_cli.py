@@ -619,4 +619,7 @@ def test_show_refuses_flags_of_the_other_kind_and_what_is_no_video(masked, here)
     assert "--limit beside a video" in line
     line = fails(2, "show", masked / "shards", "--segmenter", "center_prior")
     assert "--segmenter beside shards" in line
-    assert "does not exist" in fails(3, "show", "gone.avi", "--segmenter", "center_prior")
+    assert "does not exist" in fails(2, "show", "gone.avi", "--segmenter", "center_prior")
+    (here / "unfinished").mkdir()
+    shutil.copy(masked / "shards" / "shard-00000.h5", here / "unfinished")
+    assert "run `i2st extract` to the end" in fails(4, "show", "unfinished")

@@ -71,6 +71,16 @@ def test_scores_are_means_over_the_frames_that_have_a_truth(truth, tmp_path):
     assert rows_of(scores, "jump")["precomputed"].scores["iou"] == pytest.approx(0.5)
 
 
+def test_half_width_is_that_of_a_mean_over_independent_sources(truth, tmp_path):
+    own = write_masks(tmp_path / "own", {**TRUTHS, "jump/a": (slice(0, 16), slice(0, 128))})
+    scores = score_segmenter(own, truth, [clip(name) for name in TRUTHS])
+    # IoU of source a: 3 frames of 1 and 3 of 0.5; of source b: 3 of 1. The mean is 5 / 6.
+    of_sources = (3 * (1 - 5 / 6) + 3 * (0.5 - 5 / 6), 3 * (1 - 5 / 6))
+    expected = 1.96 * np.hypot(*of_sources) / 9
+    assert rows_of(scores)["precomputed"].iou_half_width == pytest.approx(expected)
+    assert rows_of(scores, "jump")["precomputed"].iou_half_width is None
+
+
 def test_controls_score_what_their_areas_say(truth):
     rows = rows_of(score_segmenter(truth, truth, [clip(name) for name in TRUTHS]))
     assert list(rows) == ["precomputed", "whole_frame", "centre_ellipse", "other_video"]
