@@ -13,10 +13,12 @@ import numpy as np
 
 from pipeline.decoding.types import DecodedClip
 
+DEADLY = 7
+
 
 def pictures(what):
     """(frames, 24, 32, 3) uint8 of a fake video."""
-    plain = {"white": 255, "black": 0, "grey": 128}
+    plain = {"white": 255, "black": 0, "grey": 128, "deadly": DEADLY}
     if what["does"] in plain:
         return np.full((what["frames"], 24, 32, 3), plain[what["does"]], np.uint8)
     generator = np.random.default_rng(what["seed"])
@@ -45,7 +47,7 @@ class FakeDecoder:
             os.kill(os.getpid(), signal.SIGKILL)
         if what["does"] == "raise":
             raise ValueError("moov atom not found")
-        time.sleep(0.02 if what["does"] == "slow" else 0)
+        time.sleep({"slow": 0.02, "slower": 0.1}.get(what["does"], 0))
         frames = pictures(what)
         expected = len(frames) * (2 if what["does"] == "short" else 1)
         indices = np.asarray(choose(len(frames)), np.int32)

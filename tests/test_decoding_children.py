@@ -211,7 +211,7 @@ def test_a_crash_costs_one_video_and_two_processes(fakes, content, end):
     videos = fakes("ok", content, "ok", "ok")
     with DecodeChildren(1, "fake") as children:
         results = list(children.read_many(videos))
-    assert results[1].reason == "crashed"
+    assert results[1].reason == "poison"
     assert f"ended 2 decoding processes, the last with {end}" in str(results[1])
     log = (videos[1].parent / (videos[1].name + ".log")).read_text().split()
     assert len(set(log[::2])) == 2

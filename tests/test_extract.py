@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import extraction_fakes as fakes
 import numpy as np
@@ -13,7 +14,9 @@ from extraction_fake_decoder import pictures
 from pipeline.decoding.comparison import Difference
 from pipeline.errors import BackendError, ConfigError, ResourceError
 from pipeline.extract import check_decoders, extract
-from pipeline.extraction.plan import ExtractConfig, plan_extraction, spread_over_classes
+from pipeline.extraction.config import ExtractConfig
+from pipeline.extraction.plan import plan_extraction, spread_over_classes
+from pipeline.extraction.report import ExtractProgress
 from pipeline.manifests import Video
 from pipeline.shards.index import ShardIndex
 from pipeline.shards.reader import ShardReader
@@ -76,18 +79,18 @@ def plan(videos, root="r", **changes):
     return plan_extraction(fakes.config(root, root, **changes), videos, **known)
 
 
-def test_plan_divides_sorted_videos_into_chunks():
+def test_plan_divides_sorted_videos_into_shards():
     videos = some_videos({"b": 3, "a": 2})
     random.shuffle(videos)
-    tasks = plan(videos, shard_videos=2).tasks
-    assert [ids(task.videos) for task in tasks] == [["a/00", "a/01"], ["b/00", "b/01"], ["b/02"]]
-    assert [task.number for task in tasks] == [0, 1, 2]
+    shards = plan(videos, shard_videos=2).shards
+    assert [ids(one.videos) for one in shards] == [["a/00", "a/01"], ["b/00", "b/01"], ["b/02"]]
+    assert [one.number for one in shards] == [0, 1, 2]
 
 
-def test_plan_remakes_a_missing_chunk_under_its_own_number():
+def test_plan_remakes_a_missing_shard_under_its_own_number():
     done = {"a/00", "a/01", "a/04"}
-    tasks = plan(some_videos({"a": 5}), shard_videos=2, done=done, used_numbers={0, 2}).tasks
-    assert [(task.number, ids(task.videos)) for task in tasks] == [(1, ["a/02", "a/03"])]
+    shards = plan(some_videos({"a": 5}), shard_videos=2, done=done, used_numbers={0, 2}).shards
+    assert [(one.number, ids(one.videos)) for one in shards] == [(1, ["a/02", "a/03"])]
 
 
 def test_plan_tries_failed_videos_again_only_when_asked():
@@ -100,7 +103,7 @@ def test_plan_tries_failed_videos_again_only_when_asked():
 
 def test_plan_limit_takes_turns_over_classes_and_their_groups():
     videos = some_videos({"a": 5, "b": 5, "c": 1})
-    chosen = ids(plan(videos, limit=6, shard_videos=64).tasks[0].videos)
+    chosen = ids(plan(videos, limit=6, shard_videos=64).shards[0].videos)
     assert chosen == ["a/00", "a/02", "a/04", "b/00", "b/02", "c/00"]
     assert ids(spread_over_classes(videos)[:4]) == ["a/00", "b/00", "c/00", "a/02"]
 
@@ -255,22 +258,41 @@ def test_extract_segments_train_videos_only(root, tmp_path, dataset):
     assert reader.masks([row]).bits[0, :, 0, 0].tolist() == [1, 4, 7, 10]
 
 
-def test_extract_reports_progress_after_every_video(root, tmp_path, dataset):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_extract_reports_progress_after_every_portion(root, tmp_path, dataset, workers):
     manifest, videos = dataset
     seen = []
-    extract(fakes.config(root, tmp_path / "out"), manifest, videos, on_progress=seen.append)
-    assert [progress.num_done for progress in seen] == list(range(21))
-    assert {progress.num_total for progress in seen} == {20}
-    assert seen[0].videos_per_second == 0
-    assert seen[-1].videos_per_second == pytest.approx(20 / seen[-1].seconds)
-
-
-def test_extract_reports_progress_after_every_shard_with_workers(root, tmp_path, dataset):
-    manifest, videos = dataset
-    seen = []
-    config = fakes.config(root, tmp_path / "out", workers=1)
+    config = fakes.config(root, tmp_path / "out", workers=workers, batch_frames=12)
     extract(config, manifest, videos, on_progress=seen.append)
-    assert [progress.num_new for progress in seen] == [0, 7, 14, 20]
+    # Portions of 3, 3 and 1 of the 7 videos of a shard, in the order in which they come back.
+    steps = [after.num_done - before.num_done for before, after in pairwise(seen)]
+    assert sorted(steps) == sorted([3, 3, 1, 3, 3, 1, 3, 3])
+    assert [seen[0].num_done, seen[-1].num_done] == [0, 20]
+    assert {progress.num_total for progress in seen} == {20}
+    assert (seen[0].videos_per_second, seen[0].seconds_left, seen[0].busiest_stage) == (
+        0,
+        None,
+        None,
+    )
+    assert seen[-1].videos_per_second == pytest.approx(20 / seen[-1].seconds)
+    assert seen[-1].seconds_left == 0
+
+
+def test_progress_says_which_stage_sets_the_speed():
+    progress = ExtractProgress(
+        num_total=100,
+        num_done=40,
+        num_failed=10,
+        num_new=20,
+        seconds=10.0,
+        stage_seconds={"decode": 6.0, "encode": 24.0, "write": 1.0},
+    )
+    # Hands spent 30 s in all, a fifth of it on decoding: alone, that is five times as fast.
+    assert progress.stage_rates == pytest.approx({"decode": 10.0, "encode": 2.5, "write": 20.0})
+    assert progress.busiest_stage == "encode"
+    assert progress.seconds_left == 25.0
+    slow_disk = replace(progress, stage_seconds={**progress.stage_seconds, "write": 9.0})
+    assert slow_disk.busiest_stage == "write"
 
 
 def test_check_decoders_names_how_many_videos_differ(root, tmp_path, dataset, monkeypatch):

@@ -1,10 +1,12 @@
 """Extraction under faults: bad videos, kills, signals, full disks. The digest stays the same."""
 
+import contextlib
 import errno
 import os
 import random
 import signal
 import time
+from collections import Counter
 
 import extraction_fakes as fakes
 import psutil
@@ -13,6 +15,7 @@ import pytest
 from pipeline.errors import ConfigError, ResourceError
 from pipeline.extract import extract
 from pipeline.shards.failpoints import FAILPOINTS
+from pipeline.shards.index import ShardIndex
 from pipeline.shards.lock import FolderLock
 
 SEVERAL_KILLS = 4
@@ -76,7 +79,7 @@ FAULTS = {
     "jump/00": ("white", "nonfinite"),
     "jump/04": ("black", "nonfinite"),
     "run/02": ("grey", "nonfinite"),
-    "wave/00": ("crash", "crashed"),
+    "wave/00": ("crash", "poison"),
     "wave/04": ("hang", "timeout"),
 }
 
@@ -150,16 +153,17 @@ def test_extract_gives_the_same_bytes_after_kills_at_random_moments(
     assert kill_and_go_on(tmp_path, number_of_kills, **settings) == expected
 
 
-def test_extract_loses_at_most_one_shard_of_work_to_a_kill(videos_root, tmp_path):
+def test_extract_loses_only_the_shards_in_hand_to_a_kill(videos_root, tmp_path):
     _, videos = fakes.make_dataset(videos_root, does={f"wave/{n:02d}": "slow" for n in range(5)})
-    process = start(tmp_path, shard_videos=2)
+    process = start(tmp_path, shard_videos=2, hands=1)
     log = videos_root / "decoded.log"
     while not log.exists() or "wave/02" not in log.read_text():
         time.sleep(0.002)
     assert killed(process)
     run(tmp_path, shard_videos=2)
     times = log.read_text().split()
-    assert len(videos) <= len(times) <= len(videos) + 2
+    # One shard in hand, one that has come back, one that is being written.
+    assert len(videos) <= len(times) <= len(videos) + 3 * 2
     assert set(times) == {video.video_id for video in videos}
 
 
@@ -187,23 +191,37 @@ def test_extract_gives_the_same_bytes_after_a_kill_at_each_failpoint(
             path.unlink()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_extract_finishes_the_shard_in_hand_on_a_signal(videos_root, tmp_path, number, code):
-    names = [f"{name}/{n:02d}" for name in ("clap", "jump", "run", "wave") for n in range(5)]
-    fakes.make_dataset(videos_root, does=dict.fromkeys(names, "slow"))
-    expected = undisturbed(tmp_path, shard_videos=4)
-    process = start(tmp_path, shard_videos=4, decode_children=1)
+@pytest.mark.parametrize(
+    ("workers", "number", "send"),
+    [
+        # Ctrl-C of a terminal reaches the whole group.
+        (0, signal.SIGTERM, os.killpg),
+        (0, signal.SIGINT, os.killpg),
+        (2, signal.SIGTERM, os.kill),
+        (2, signal.SIGINT, os.killpg),
+    ],
+)
+def test_extract_finishes_the_shards_in_hand_on_a_signal(
+    videos_root, tmp_path, workers, number, send
+):
+    names = [f"{name}/{n:02d}" for name in ("clap", "jump", "run", "wave") for n in range(15)]
+    fakes.make_dataset(videos_root, per_class=15, does=dict.fromkeys(names, "slow"))
+    # Two portions to a shard: a shard in hand has one that no hand holds yet.
+    layout = {"shard_videos": 4, "batch_frames": 8}
+    expected = undisturbed(tmp_path, **layout)
+    process = start(tmp_path, **layout, decode_children=1, workers=workers, hands=2)
     while len(list((tmp_path / "out").glob("*.h5"))) < 1:
         time.sleep(0.002)
-    # The whole group, as a terminal's Ctrl-C does it.
-    os.killpg(process.pid, number)
-    process.join(5)
-    assert process.exitcode == code
+    send(process.pid, number)
+    process.join(10)
+    assert process.exitcode == 128 + number
     assert not (tmp_path / "out" / "index.json").exists()
     num_shards = len(shard_bytes(tmp_path))
-    assert 1 <= num_shards < 5
-    report = run(tmp_path, shard_videos=4)
-    assert report.num_new == 20 - 4 * num_shards
+    assert 1 <= num_shards < 15
+    times = Counter((videos_root / "decoded.log").read_text().split())
+    assert len(times) == 4 * num_shards
+    report = run(tmp_path, **layout)
+    assert report.num_new == 60 - 4 * num_shards
     assert (report.digest, shard_bytes(tmp_path)) == expected
 
 
@@ -224,21 +242,73 @@ def test_extract_stops_at_once_on_a_second_signal_and_leaves_no_process(videos_r
     assert shard_bytes(tmp_path) == {}
 
 
-def test_extract_survives_the_death_of_a_worker(videos_root, tmp_path):
-    names = [f"{name}/{n:02d}" for name in ("clap", "jump", "run", "wave") for n in range(5)]
-    fakes.make_dataset(videos_root, does=dict.fromkeys(names, "slow"))
-    expected = undisturbed(tmp_path, shard_videos=2)
-    process = start(tmp_path, shard_videos=2, workers=2)
-    while not (videos_root / "decoded.log").exists():
-        time.sleep(0.002)
-    workers = [
-        p for p in psutil.Process(process.pid).children() if "spawn_main" in str(p.cmdline())
+def start_with_workers(folder, **changes):
+    log = folder / "workers.log"
+    log.unlink(missing_ok=True)
+    return start(folder, environment={"I2ST_FAKE_PIDS": str(log)}, **changes)
+
+
+def workers_of(folder):
+    """Those of the run's processes that have loaded a worker's models and still live."""
+    log = folder / "workers.log"
+    pids = {int(line) for line in log.read_text().split()} if log.exists() else set()
+    return [pid for pid in sorted(pids) if psutil.pid_exists(pid)]
+
+
+def kill_workers_until_it_ends(folder, process, every_seconds, most=10**9):
+    """SIGKILL one of the run's workers again and again; returns how many."""
+    moments = random.Random(11)
+    kills = 0
+    deadline = time.monotonic() + 600
+    while process.is_alive() and kills < most:
+        assert time.monotonic() < deadline
+        process.join(every_seconds)
+        alive = workers_of(folder)
+        if process.is_alive() and alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(moments.choice(alive), signal.SIGKILL)
+                kills += 1
+    process.join(120)
+    return kills
+
+
+@pytest.mark.parametrize(
+    ("per_class", "most_kills", "does"),
+    [
+        (20, 3, "slow"),
+        pytest.param(100, 10**9, "slower", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+    ],
+    ids=["some", "until it ends"],
+)
+def test_extract_survives_a_killer_of_workers(videos_root, tmp_path, per_class, most_kills, does):
+    names = [
+        f"{name}/{n:02d}" for name in ("clap", "jump", "run", "wave") for n in range(per_class)
     ]
-    workers[0].kill()
-    process.join(60)
+    fakes.make_dataset(videos_root, per_class=per_class, does=dict.fromkeys(names, does))
+    layout = {"shard_videos": 10, "batch_frames": 8}
+    expected = undisturbed(tmp_path, **layout, decode_children=4, hands=8)
+    process = start_with_workers(tmp_path, **layout, workers=2, hands=2)
+    kills = kill_workers_until_it_ends(tmp_path, process, 0.5, most_kills)
     assert process.exitcode == 0
-    report = run(tmp_path, shard_videos=2)
-    assert (report.num_new, report.digest, shard_bytes(tmp_path)) == (0, *expected)
+    assert kills >= 3
+    assert (read_index(tmp_path).digest, shard_bytes(tmp_path)) == expected
+    # A killed worker takes with it no more than the portions in its two hands.
+    times = (videos_root / "decoded.log").read_text().split()
+    assert len(times) <= 4 * per_class + kills * 2 * 2
+
+
+def read_index(folder):
+    return ShardIndex.load(folder / "out")
+
+
+def test_extract_records_a_video_that_kills_every_worker_as_poison(videos_root, tmp_path):
+    fakes.make_dataset(videos_root, does={"jump/02": "deadly"})
+    report = run(tmp_path, workers=2, shard_videos=7)
+    assert [(f.video_id, f.reason) for f in report.failures] == [("jump/02", "poison")]
+    assert report.num_done == 19
+    (videos_root / "jump/02.json").unlink()
+    good = fakes.read_dataset(videos_root)
+    assert extract(fakes.config(videos_root, tmp_path / "good"), *good).digest == report.digest
 
 
 def test_extract_refuses_a_folder_that_is_in_use(videos_root, tmp_path):
@@ -262,7 +332,7 @@ def test_extract_keeps_finished_shards_when_the_disk_is_full(videos_root, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.shards.files.os.write", write)
         with pytest.raises(ResourceError, match=r"no room for .*shard-00001.h5.*bytes are free"):
-            run(tmp_path)
+            run(tmp_path, hands=1)
     assert sorted(path.suffix for path in (tmp_path / "out").glob("shard*")) == [".h5", ".json"]
     report = run(tmp_path)
     assert (report.num_new, report.digest, shard_bytes(tmp_path)) == (13, *expected)
@@ -275,5 +345,5 @@ def test_extract_names_the_remedy_when_memory_runs_out(videos_root, tmp_path, mo
         raise MemoryError("8 GiB")
 
     monkeypatch.setattr(fakes.FakeEncoder, "encode", encode)
-    with pytest.raises(ResourceError, match=r"memory ran out \(8 GiB\); lower shard_videos=7"):
+    with pytest.raises(ResourceError, match=r"memory ran out \(8 GiB\); lower batch_frames=64"):
         run(tmp_path)

@@ -108,7 +108,7 @@ class DecodeChildren:
 
         Returns:
             Iterator of one clip or VideoError per path. At most two answers per child wait in
-            memory. Reasons are those of `pipeline.decoding.read_clip`, timeout and crashed.
+            memory. Reasons are those of `pipeline.decoding.read_clip`, timeout and poison.
 
         Raises:
             BackendError: a child cannot start.

@@ -56,7 +56,7 @@ class ChildProcess:
                     "replace the file or raise `--decode-timeout`",
                 )
         return VideoError(
-            "crashed",
+            "poison",
             f"{path} ended {_ATTEMPTS} decoding processes, the last with {end}; replace the file",
         )
 

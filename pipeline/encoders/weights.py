@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import BackendError
+from pipeline.noted_files import note_file
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
 _PROBE_SECONDS = 5.0
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file's bytes."""
+    """Hexadecimal sha256 of a file's bytes; the file is noted (pipeline.noted_files)."""
+    note_file(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

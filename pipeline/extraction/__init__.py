@@ -1,7 +1,11 @@
-"""The parts of `pipeline.extract`: what is to be done, and the work on one chunk of videos.
+"""The parts of `pipeline.extract`.
 
-plan           settings, and the chunks that are left    report         what a caller sees
-backends       decoder, encoder, segmenter; fingerprint  work           a chunk becomes a shard
-viewed_clips   decoding ahead of the encoder             rows           a clip becomes a row
-interruption   stopping between two shards
+config         settings                                  plan           the shards that are left
+run            one run over a locked folder              portions       the unit of work
+assembler      portions become shards                    report         what a caller sees
+interruption   stopping between shards                   remembered     models of the last run
+fingerprint    what decides the shards' content          made_by        what workers say of theirs
+
+In a worker: ``worker`` takes a portion through ``viewed_clips`` (decoded, seen), ``segmenting`` and
+``storing`` (rows made), with the models of ``backends`` behind ``gates``; ``stages`` times it.
 """

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 
 GRACE_SECONDS = 5.0
@@ -12,9 +13,10 @@ GRACE_SECONDS = 5.0
 class StopRequest:
     """Context manager that turns signals into a request to stop.
 
-    The first SIGTERM or SIGINT sets `signal_number`, which loops look at between shards. A second
-    one, or the end of the grace, raises SystemExit with 128 + the signal's number wherever the
-    program is: every file is committed by a rename, so nothing half-written becomes visible.
+    The first SIGTERM or SIGINT sets `signal_number`, which loops look at between shards; what was
+    begun may come to its end first (`finish_first`). A second one, or the end of the grace, raises
+    SystemExit with 128 + the signal's number wherever the program is: every file is committed by a
+    rename, so nothing half-written becomes visible.
     Handlers are installed in the main thread only; elsewhere signals keep their meaning.
     """
 
@@ -23,11 +25,20 @@ class StopRequest:
         self._grace_seconds = grace_seconds
         self._timer: threading.Timer | None = None
         self._previous: dict[int, object] = {}
+        self._has_begun: Callable[[], bool] = lambda: False
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
-        return self.signal_number is not None
+        """Whether to stop now: a signal has come, and nothing that was begun is left."""
+        return self.signal_number is not None and not self._has_begun()
+
+    def finish_first(self, has_begun: Callable[[], bool]) -> None:
+        """Let what was begun come to its end before `requested` holds.
+
+        Args:
+            has_begun: says whether any of it is left.
+        """
+        self._has_begun = has_begun
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
@@ -48,7 +59,8 @@ class StopRequest:
         self._previous.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.signal_number is not None:
+            self._has_begun = lambda: False
             raise SystemExit(128 + number)
         self.signal_number = number
         # The end of the grace is the same event as an impatient user's second signal.

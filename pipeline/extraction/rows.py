@@ -1,14 +1,20 @@
-"""What a clip's features and masks come to: a row of a shard, or a recorded failure."""
+"""What a clip's features and masks come to: a row of a shard, or a recorded failure.
+
+Shape letters: F stored frames, L grid cells, C features of a token, E of the embedding.
+"""
 
 from collections.abc import Sequence
+from typing import Any
 
-from pipeline.encoders import FrameFeatures, finite_frames
+import numpy as np
+
 from pipeline.errors import VideoError
 from pipeline.extraction.viewed_clips import ViewedClip
 from pipeline.manifests import Video
 from pipeline.segmenters import ClipToSegment, Masks, Segmenter
+from pipeline.shards.jpegs import encode_frames
 from pipeline.shards.records import Failure
-from pipeline.shards.writer import VideoFeatures
+from pipeline.shards.rows import VideoFeatures, VideoFrames, ViewFeatures
 
 
 def segment_clips(segmenter: Segmenter, clips: Sequence[ClipToSegment]) -> list[Masks | VideoError]:
@@ -30,47 +36,74 @@ def _segment_one(segmenter: Segmenter, clip: ClipToSegment) -> Masks | VideoErro
         return error
 
 
-def video_row(
-    item: ViewedClip, features: FrameFeatures, masks: Masks | VideoError | None
-) -> VideoFeatures:
-    """Shard row of one video.
+def features_row(item: ViewedClip, features: Sequence[ViewFeatures]) -> VideoFeatures:
+    """Row of a feature store.
 
     Args:
         item: the decoded clip.
-        features: of its F frames.
-        masks: None where none were made; a VideoError says why they are unusable.
+        features: of its views, the base view first.
 
     Returns:
         The row.
 
     Raises:
-        VideoError: its masks are unusable, or its features are not finite or all the same.
+        VideoError: features are not finite or all the same.
     """
-    if isinstance(masks, VideoError):
-        raise masks
-    tokens, embedding = features.tokens.numpy(), features.embedding.numpy()
-    if not bool(finite_frames(features).all()):
+    for view in features:
+        _check_finite(item.video, view)
+    base = features[0]
+    return VideoFeatures(
+        tokens=base.tokens,
+        frame_embedding=base.frame_embedding,
+        views=tuple(features[1:]),
+        **_common(item, base.masks),
+    )
+
+
+def frames_row(item: ViewedClip, masks: Masks | None, frame_side: int) -> VideoFrames:
+    """Row of a frame store.
+
+    Args:
+        item: the decoded clip, with its frames.
+        masks: of them; None where none were made.
+        frame_side: longest that the short side of a stored frame is, in pixels.
+
+    Returns:
+        The row.
+
+    Raises:
+        VideoError: a frame cannot be stored.
+    """
+    jpegs, size = encode_frames(item.clips[0].frames, frame_side)
+    return VideoFrames(jpegs=jpegs, frame_size=size, **_common(item, masks))
+
+
+def _common(item: ViewedClip, masks: Masks | None) -> dict[str, Any]:
+    clip = item.clips[0]
+    return {
+        "video": item.video,
+        "masks": masks,
+        "frame_indices": clip.frame_indices,
+        "num_frames_decoded": clip.num_frames_decoded,
+        "num_frames_expected": clip.num_frames_expected,
+        "num_damaged_packets": clip.num_damaged_packets,
+    }
+
+
+def _check_finite(video: Video, view: ViewFeatures) -> None:
+    tokens = view.tokens
+    if not (np.isfinite(tokens).all() and np.isfinite(view.frame_embedding).all()):
         raise VideoError(
             "nonfinite",
-            f"{item.video.path}: features hold NaN or a value beyond float16; needed: finite "
+            f"{video.path}: features hold NaN or a value beyond float16; needed: finite "
             "numbers; check the encoder's weights",
         )
     if tokens.min() == tokens.max():
         raise VideoError(
             "nonfinite",
-            f"{item.video.path}: every feature is {tokens.flat[0]}; needed: features that differ; "
+            f"{video.path}: every feature is {tokens.flat[0]}; needed: features that differ; "
             "check the encoder's weights",
         )
-    return VideoFeatures(
-        video=item.video,
-        tokens=tokens,
-        frame_embedding=embedding,
-        masks=masks,
-        frame_indices=item.clip.frame_indices,
-        num_frames_decoded=item.clip.num_frames_decoded,
-        num_frames_expected=item.clip.num_frames_expected,
-        num_damaged_packets=item.clip.num_damaged_packets,
-    )
 
 
 def failure_of(video: Video, error: VideoError) -> Failure:

@@ -1,0 +1,53 @@
+"""Which files went into a fingerprint, so that a later run can see without reading them again."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import NamedTuple
+
+
+class FileState(NamedTuple):
+    """A file, and how to see whether it is still the same."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+
+
+_noted: ContextVar[list[FileState] | None] = ContextVar("noted_files", default=None)
+
+
+@contextmanager
+def noting_files() -> Iterator[list[FileState]]:
+    """Collect the files that are noted inside; one block inside another collects for itself."""
+    files: list[FileState] = []
+    token = _noted.set(files)
+    try:
+        yield files
+    finally:
+        _noted.reset(token)
+
+
+def note_file(path: Path) -> None:
+    """Note a file that is about to be read for a fingerprint."""
+    files = _noted.get()
+    if files is not None:
+        files.append(file_state(path))
+
+
+def file_state(path: Path) -> FileState:
+    """Size and time of last change of a file, symbolic links followed.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Its state, under its absolute path.
+
+    Raises:
+        OSError: there is none.
+    """
+    status = os.stat(path)
+    return FileState(os.path.abspath(path), status.st_size, status.st_mtime_ns)
