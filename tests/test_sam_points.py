@@ -116,7 +116,7 @@ def test_the_smallest_mask_touches_a_cell():
 
 def greedy_loop(cells, scores, count, max_overlap):
     kept = []
-    for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
+    for i in sorted(range(len(scores)), key=lambda i: (-scores[i], -cells[i].sum())):
         ious = [(cells[i] & cells[k]).sum() / max(1, (cells[i] | cells[k]).sum()) for k in kept]
         if scores[i] > 0 and all(iou <= max_overlap for iou in ious) and len(kept) < count:
             kept.append(i)

@@ -155,14 +155,16 @@ def suppress(
 
     Args:
         cells: (Q, n) bool. Cells of each mask.
-        scores: (Q,) float. Higher is kept first, of equal ones the earlier; 0: never.
+        scores: (Q,) float. Higher is kept first, of equal ones the larger mask, then the earlier;
+            0: never.
         count: masks to keep, K.
         max_overlap: IoU with a kept mask from which on a mask is dropped, exclusive.
 
     Returns:
         (K,) int64 masks, best first, and (K,) bool; False where none was left.
     """
-    order = scores.argsort(descending=True, stable=True)
+    by_area = cells.sum(dim=1).argsort(descending=True, stable=True)
+    order = by_area[scores[by_area].argsort(descending=True, stable=True)]
     overlap = _ious(cells[order].float())
     left = scores[order] > 0
     # The first of those left has the largest rank; ranks differ, so that the choice is one.
