@@ -1,3 +1,4 @@
+import configparser
 import hashlib
 import json
 import shutil
@@ -13,7 +14,7 @@ from tiny_transformers import SAM3_SIDE, clip_tokenizer, transformers, write_tin
 
 from pipeline.errors import BackendError
 from pipeline.masks import unpack_masks
-from pipeline.segmenters import get_segmenter, sam3_model
+from pipeline.segmenters import get_segmenter, sam3_model, transformers_models
 from pipeline.segmenters.sam3 import Sam3, Sam3Settings
 from pipeline.segmenters.sam3_model import ConceptMasks, Sam3Concepts
 from pipeline.segmenters.transformers_models import load_model
@@ -284,10 +285,21 @@ def test_weights_that_are_neither_here_nor_within_reach_are_told(tmp_path, monke
         get_segmenter(f"sam3:{tmp_path / 'absent'}")
 
 
-def test_without_the_package_the_command_to_install_it_is_told(monkeypatch):
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(BackendError, match=r"absent .*; install it with `pip install 'transf"):
+def test_without_the_package_or_with_an_old_one_the_command_to_install_it_is_told(monkeypatch):
+    told = r"transformers is {}; .* install it with `pip install 'transformers>=5.9'`"
+    monkeypatch.setattr(transformers_models, "version", lambda package: "5.8.1")
+    with pytest.raises(BackendError, match=told.format("of version 5.8.1")):
         get_segmenter("sam3")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(BackendError, match=told.format(r"absent \(transformers\)")):
+        get_segmenter("sam3")
+
+
+def test_the_extra_asks_for_the_version_that_is_checked(repository):
+    config = configparser.ConfigParser()
+    config.read(repository / "setup.cfg")
+    oldest = ".".join(map(str, transformers_models.OLDEST_VERSION))
+    assert config["options.extras_require"]["transformers"] == f"transformers>={oldest}"
 
 
 def test_sam3_runs_in_bfloat16_as_on_a_gpu(concepts, monkeypatch):

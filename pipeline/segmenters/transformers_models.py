@@ -17,6 +17,8 @@ from pipeline.encoders.weights import fetch_from_hub, sha256_of
 from pipeline.errors import BackendError
 from pipeline.torchvision_shim import ensure_torchvision
 
+OLDEST_VERSION = (5, 9)
+"""Of transformers: the first whose SAM 3 takes text features that were computed before."""
 HUB_FILES = ("config.json", "tokenizer.json", "model.safetensors")
 _OTHERWISE = "`--segmenter precomputed --masks DIR`, or `--segmenter none`"
 
@@ -111,13 +113,21 @@ def _transformers(backend: str) -> Any:
     try:
         package = importlib.import_module("transformers")
     except ImportError as error:
-        raise BackendError(
-            f"the package transformers is absent ({error.name or error}); segmenter {backend!r} "
-            "needs it in version 5 or later; install it with `pip install 'transformers>=5'`"
-        ) from error
+        raise _wrong_package(backend, f"absent ({error.name or error})") from error
+    installed = version("transformers")
+    if tuple(int(part) for part in installed.split(".")[:2]) < OLDEST_VERSION:
+        raise _wrong_package(backend, f"of version {installed}")
     # Progress bars of the loading would break the one line of progress of an extract.
     package.utils.logging.disable_progress_bar()
     return package
+
+
+def _wrong_package(backend: str, state: str) -> BackendError:
+    oldest = ".".join(map(str, OLDEST_VERSION))
+    return BackendError(
+        f"the package transformers is {state}; segmenter {backend!r} needs it in version {oldest} "
+        f"or later; install it with `pip install 'transformers>={oldest}'`"
+    )
 
 
 def _model_folder(source: str, backend: str) -> Path:
