@@ -19,7 +19,6 @@ THUMBNAIL = 208
 _MARGIN, _GAP, _CAPTION, _HEAD, _TITLE = 28, 8, 24, 64, 84
 _WIDTH = 2 * _MARGIN + FRAMES_PER_ROW * (THUMBNAIL + _GAP) - _GAP
 _PAPER, _INK, _GREY, _RULE = (255, 255, 255), (24, 26, 30), (112, 118, 128), (222, 225, 230)
-_SWATCH = 12
 
 
 def contact_sheet(clips: Sequence[ShownClip], *, title: str, subtitle: str) -> Image.Image:
@@ -118,21 +117,24 @@ def _draw_frames(sheet: Image.Image, pen: ImageDraw.ImageDraw, clip: ShownClip, 
 def _draw_caption(
     pen: ImageDraw.ImageDraw, clip: ShownClip, number: int, left: int, top: int
 ) -> None:
-    left = _text(pen, (left, top), str(clip.frame_indices[number]), 13, _GREY) + 10
+    # Four scores of 1.00 and a number of five digits just fit below a frame.
+    left = _text(pen, (left, top), str(clip.frame_indices[number]), 12, _GREY) + 8
     for noun in clip.nouns if clip.masks is not None else ():
         assert clip.masks is not None
         found = bool(clip.masks.found[number, noun.slot])
-        left = _swatch(pen, left, top + 2, noun.slot, found) + 4
+        left = _swatch(pen, left, top + 2, noun.slot, found, size=10) + 3
         words = f"{clip.masks.score[number, noun.slot]:.2f}" if found else "-"
-        left = _text(pen, (left, top), words, 13, _INK if found else _GREY) + 8
+        left = _text(pen, (left, top), words, 12, _INK if found else _GREY) + 5
 
 
-def _swatch(pen: ImageDraw.ImageDraw, left: int, top: int, slot: int, filled: bool) -> int:
+def _swatch(
+    pen: ImageDraw.ImageDraw, left: int, top: int, slot: int, filled: bool, *, size: int = 12
+) -> int:
     """Draw a slot's colour, hollow where nothing was found; return where it ends."""
-    box = (left, top, left + _SWATCH, top + _SWATCH)
+    box = (left, top, left + size, top + size)
     colour = SLOT_COLOURS[slot]
     pen.rounded_rectangle(box, 3, fill=colour if filled else None, outline=colour, width=2)
-    return left + _SWATCH
+    return left + size
 
 
 def _text(
