@@ -81,7 +81,10 @@ class TaskBook(Generic[TaskT, ResultT]):
                 self._unexplained.append(death.at)
 
     def died(self, tries: Iterable[Try[TaskT]]) -> list[ResultT]:
-        """Note that a worker died with these in its hands.
+        """Note that a worker died.
+
+        Args:
+            tries: what it had in its hands.
 
         Returns:
             Results of those that were given up; the others are to be taken again.

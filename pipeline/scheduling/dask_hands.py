@@ -4,9 +4,11 @@ Every task is pinned to the worker that we chose, so that we know what died with
 itself does with lost tasks depends on the scheduler's settings, which may not be ours.
 """
 
+import asyncio
 import concurrent.futures
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -16,11 +18,18 @@ from urllib.parse import urlsplit
 from distributed import Client
 from distributed.scheduler import KilledWorker, NoValidWorkerError
 
+from pipeline.errors import ResourceError
 from pipeline.scheduling.blame import Try
 from pipeline.scheduling.dask_worker import open_here, work_here
 
 _LOOK_SECONDS = 0.1
-_LOST = (KilledWorker, NoValidWorkerError, concurrent.futures.CancelledError)
+_SETTLE_SECONDS = 0.3
+_LOST = (
+    KilledWorker,
+    NoValidWorkerError,
+    asyncio.CancelledError,
+    concurrent.futures.CancelledError,
+)
 
 
 @dataclass(eq=False, slots=True)
@@ -31,6 +40,8 @@ class HeldBy:
     number: int
     """Among the workers of its host."""
     hands: int
+    settled_at: float
+    """When it may be used, by time.monotonic()."""
     opened: bool = False
     opening: Any = None
     """The future of its opening, once that was asked for."""
@@ -71,6 +82,7 @@ class DaskHands:
         self.workers: dict[str, HeldBy] = {}
         self._client = client
         self._plugin = plugin
+        self._address = client.scheduler.address
         self._hands = hands
         self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
         self._looked_at = 0.0
@@ -82,8 +94,9 @@ class DaskHands:
 
     def open_workers(self) -> None:
         """Have every worker opened that was not asked to yet."""
+        now = time.monotonic()
         for worker in self.workers.values():
-            if worker.opening is None:
+            if worker.opening is None and now >= worker.settled_at:
                 call = partial(open_here, self._plugin, worker.number)
                 worker.opening = self._submit(worker, None, call)
 
@@ -96,23 +109,41 @@ class DaskHands:
         """Have a worker do one try."""
         worker.held[one] = self._submit(worker, one, partial(work_here, self._plugin, one.task))
 
-    def look(self, *, now: bool = False) -> list[HeldBy]:
-        """Look which workers there are, at most every 0.1 s unless it must be now.
+    def look(self) -> list[HeldBy]:
+        """Look which workers there are, at most every 0.1 s.
 
         Returns:
             Those that are gone, with what they had in hand.
+
+        Raises:
+            ResourceError: the scheduler is gone.
         """
-        if not now and time.monotonic() < self._looked_at + _LOOK_SECONDS:
+        if time.monotonic() < self._looked_at + _LOOK_SECONDS:
             return []
-        there = self._client.nthreads()
+        try:
+            there = self._client.nthreads()
+        except OSError as error:
+            raise ResourceError(
+                f"the scheduler at {self._address} is gone ({error}); it was needed until the end; "
+                "start it and run the same command again, what is finished is kept"
+            ) from error
+        # Dask does not replace a worker that dies within milliseconds of joining.
+        settled_at = time.monotonic() + _SETTLE_SECONDS if self._looked_at else 0.0
         self._looked_at = time.monotonic()
-        gone = [self.workers.pop(address) for address in set(self.workers) - set(there)]
+        gone = [worker for address, worker in self.workers.items() if address not in there]
         for worker in gone:
-            self._client.cancel([worker.opening, *worker.held.values()])
+            self.forget(worker)
         for address in sorted(set(there) - set(self.workers)):
             hands = min(self._hands, there[address])
-            self.workers[address] = HeldBy(address, self._free_number(address), hands)
+            number = self._free_number(address)
+            self.workers[address] = HeldBy(address, number, hands, settled_at)
         return gone
+
+    def forget(self, worker: HeldBy) -> None:
+        """Part with a worker; if it is there after all, it is met again as a new one."""
+        del self.workers[worker.address]
+        with suppress(OSError):
+            self._client.cancel([worker.opening, *worker.held.values()])
 
     def next_outcome(self) -> Outcome | None:
         """What came to an end next; None if nothing does for a while."""

@@ -83,7 +83,8 @@ class _Run(Generic[TaskT, ResultT]):
 
     def _take(self, outcome: Outcome) -> Iterator[ResultT]:
         if outcome.is_loss:
-            yield from self._bury(self._hands.look(now=True))
+            self._hands.forget(outcome.worker)
+            yield from self._bury([outcome.worker])
         elif outcome.error is not None:
             raise outcome.error
         elif outcome.one is None:

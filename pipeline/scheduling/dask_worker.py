@@ -1,5 +1,6 @@
 """What runs inside a dask worker: opening it once, and working in as many threads as it has."""
 
+import multiprocessing
 import signal
 import threading
 from collections.abc import Callable
@@ -32,6 +33,8 @@ class OpenedWorker(WorkerPlugin):
         self._lock = threading.Lock()
         self._stack = ExitStack()
         self._work: Callable[[Any], Any] | None = None
+        # The default of dask; such a process may not have children, and decoding runs in children.
+        multiprocessing.current_process().daemon = False
         if self._shielded:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,0 +1,87 @@
+"""A dask cluster of processes on this machine, which listens on 127.0.0.1 only."""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import dask
+from distributed import Client, LocalCluster
+from distributed.utils import get_mp_context
+
+from pipeline.scheduling.clusters import START_SECONDS, Cluster
+from pipeline.scheduling.where import Where
+
+_FETCH_SECONDS = 5.0
+
+
+@contextmanager
+def local_cluster(where: Where, module: str) -> Iterator[Cluster]:
+    """Start ``where.workers`` processes with a thread for every hand.
+
+    Args:
+        where: settings.
+        module: imported before workers are started, where that makes them start sooner.
+
+    Yields:
+        Cluster: The cluster.
+    """
+    settings = {
+        # A daemonic process may not have children, and decoding runs in children.
+        "distributed.worker.daemon": False,
+        "distributed.worker.multiprocessing-method": _start_method(),
+        "distributed.comm.timeouts.connect": f"{START_SECONDS}s",
+    }
+    with dask.config.set(settings):
+        _import_beforehand(module)
+        with (
+            # The dashboard and every default address would listen on 0.0.0.0.
+            LocalCluster(
+                n_workers=where.workers,
+                threads_per_worker=where.hands,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address=None,
+                memory_limit=0,
+                silence_logs=50,
+                # A fork server hands down the variables that it was started with.
+                env=dict(os.environ),
+            ) as dask_cluster,
+            Client(dask_cluster, set_as_default=False, direct_to_workers=True) as client,
+            # Fetching from a worker that has just died waits this long.
+            dask.config.set({"distributed.comm.timeouts.connect": f"{_FETCH_SECONDS}s"}),
+            _no_long_farewell(),
+        ):
+            yield Cluster(
+                client=client,
+                name=f"{where.workers} local processes",
+                patience_seconds=START_SECONDS,
+                is_local=True,
+                scale=partial(dask_cluster.scale, where.workers),
+            )
+
+
+@contextmanager
+def _no_long_farewell() -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        # Closing politely waits seconds for tasks in hand, which nobody wants any more.
+        for process in multiprocessing.active_children():
+            if process.name.startswith("Dask Worker"):
+                process.kill()
+        raise
+
+
+def _start_method() -> str:
+    # Forked from a process that has torch imported, a worker is back in 0.1 s instead of 2 s.
+    return "forkserver" if sys.platform == "linux" else "spawn"
+
+
+def _import_beforehand(module: str) -> None:
+    """Have the process that workers are forked from import a module, if it can."""
+    context = get_mp_context()
+    if context.get_start_method() == "forkserver":
+        context.set_forkserver_preload(["distributed", module])
