@@ -7,6 +7,9 @@ from pipeline.segmenters.dense_clip import DenseFeatures
 from pipeline.segmenters.sam_clip import SamClip
 from pipeline.segmenters.sam_clip_settings import SamClipSettings
 from pipeline.segmenters.sam_decoding import Candidates, EmbeddedFrames
+from pipeline.segmenters.sam_points import ProposalSettings
+
+GRID = ProposalSettings(points_per_side=8, kept=16)
 
 
 class ColourClip:
@@ -85,5 +88,7 @@ class ColourSam:
 
 
 def segment(*clips, sam=None, fixed=None, **settings):
-    segmenter = SamClip(ColourClip(), sam or ColourSam(), SamClipSettings(**settings), fixed=fixed)
+    segmenter = SamClip(
+        ColourClip(), sam or ColourSam(), SamClipSettings(**settings), grid=GRID, fixed=fixed
+    )
     return segmenter.segment(clips)

@@ -15,6 +15,7 @@ from pipeline.segmenters.dense_clip import DenseClip
 from pipeline.segmenters.sam_clip import SamClip
 from pipeline.segmenters.sam_clip_settings import SamClipSettings, settings_of
 from pipeline.segmenters.sam_decoding import SamDecoder
+from pipeline.segmenters.sam_points import ProposalSettings
 from pipeline.views import GEOMETRIES, mask_window, square_view
 
 both_ways = pytest.mark.parametrize("ways", [{}, {"proposals": "grid"}], ids=["prompts", "grid"])
@@ -147,6 +148,7 @@ def tiny_segmenter(fixed=None, mode="clearclip", launches=None, **settings):
         DenseClip(tiny_clip(), open_clip.get_tokenizer("ViT-B-16"), short_side=64, mode=mode),
         SamDecoder(tiny_sam(), **(launches or {})),
         SamClipSettings(**settings),
+        grid=ProposalSettings(points_per_side=4, kept=8, min_quality=-9, min_stability=0),
         fixed=fixed,
     )
 
@@ -309,6 +311,7 @@ def test_weights_are_loaded_from_files_and_told_in_the_fingerprint(weight_files,
     assert facts["sam_side"] == 1024
     assert facts["min_area"] == 0.01
     assert facts["proposals"] == "grid"
+    assert facts["grid"]["points_per_side"] == 16
     assert facts["precision"] == "fp32"
     assert json.loads(json.dumps(facts)) == facts
     torch.testing.assert_close(

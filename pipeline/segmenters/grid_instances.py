@@ -6,7 +6,6 @@ Shape letters: S slots, K instances per slot, Q proposals of a frame, gh x gw ce
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,27 +17,18 @@ from pipeline.segmenters.assembly import cover_of_cells, pool_to_cells
 from pipeline.segmenters.frame_embedder import FrameEmbedder
 from pipeline.segmenters.noun_maps import ABSENT, NounMaps, noun_probabilities
 from pipeline.segmenters.sam_clip_settings import SamClipSettings
-from pipeline.segmenters.sam_decoding import Candidates, EmbeddedFrames
+from pipeline.segmenters.sam_points import PointDecoder, ProposalSettings, propose
 from pipeline.segmenters.text_bank import PromptText
 
 
-class ProposingSam(Protocol):
-    """What is asked of SAM; SamDecoder answers."""
-
-    def decode_points(
-        self, frames: EmbeddedFrames, frame_index: Tensor, points: Tensor
-    ) -> Candidates:
-        """Three candidates for each of P points."""
-        ...
-
-
 def grid_instances(
-    sam: ProposingSam,
+    sam: PointDecoder,
     frames: FrameEmbedder,
     cells: Tensor,
     texts: Sequence[PromptText],
     nouns: NounMaps,
     settings: SamClipSettings,
+    grid: ProposalSettings,
     *,
     fixed: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -51,14 +41,13 @@ def grid_instances(
         texts: (C,) prompts; B / C frames belong to each.
         nouns: maps of the frames.
         settings: numbers of the recipe.
+        grid: numbers of the proposals.
         fixed: take every frame whose prompt has a noun; False takes those whose clip shows one,
             for which a GPU would have to stop. The results are the same.
 
     Returns:
         (B, S, K, 128, 128) bool, and (B, S, K) scores; 0 where fewer are kept.
     """
-    from pipeline.segmenters.sam_points import propose
-
     layout = (*nouns.named.shape, settings.components)
     masks = torch.zeros(*layout, MASK_SIDE, MASK_SIDE, dtype=torch.bool, device=cells.device)
     scores = torch.zeros(layout, device=cells.device)
@@ -66,10 +55,10 @@ def grid_instances(
     # Frame by frame: one has hundreds of prompts, and masks of a MB each.
     for number in np.flatnonzero(wanted.any(axis=1)).tolist():
         embedded = frames.of(np.array([number]))
-        proposals = propose(sam, embedded)
+        proposals = propose(sam, embedded, grid)
         masks[number], scores[number] = name_proposals(
             proposals.masks[0],
-            torch.where(proposals.valid[0], proposals.quality[0], 0.0),
+            proposals.quality[0],
             cells[number],
             texts[number * len(texts) // len(cells)],
             nouns.thresholds[number],

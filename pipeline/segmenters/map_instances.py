@@ -23,7 +23,7 @@ from pipeline.segmenters.sam_clip_settings import SamClipSettings
 from pipeline.segmenters.sam_decoding import Candidates, EmbeddedFrames
 
 FRAMES_AT_ONCE = 32
-"""Frames whose prompts a GPU decodes together: 12 MB of logits each, with three nouns."""
+"""Frames whose prompts a GPU decodes together; each has up to 12, and a prompt 1 MB of logits."""
 
 
 class PromptedSam(Protocol):

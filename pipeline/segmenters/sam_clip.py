@@ -34,11 +34,12 @@ from pipeline.segmenters.assembly import cut_maps, unite
 from pipeline.segmenters.clip_batches import ClipBatch, batches_of
 from pipeline.segmenters.dense_clip import DenseFeatures
 from pipeline.segmenters.frame_embedder import Embedding, FrameEmbedder, over_frame
-from pipeline.segmenters.grid_instances import ProposingSam, grid_instances
+from pipeline.segmenters.grid_instances import grid_instances
 from pipeline.segmenters.map_instances import PromptedSam, prompted_instances
 from pipeline.segmenters.mask_packing import Fetch
 from pipeline.segmenters.noun_maps import noun_maps
 from pipeline.segmenters.sam_clip_settings import SamClipSettings, settings_of
+from pipeline.segmenters.sam_points import PointDecoder, ProposalSettings
 from pipeline.segmenters.text_bank import BACKGROUND, TEMPLATES, TextBank
 
 
@@ -61,7 +62,7 @@ class ClipModel(Protocol):
         ...
 
 
-class SamModel(Embedding, PromptedSam, ProposingSam, Protocol):
+class SamModel(Embedding, PromptedSam, PointDecoder, Protocol):
     """What is asked of SAM; SamDecoder answers."""
 
     mask_side: int
@@ -74,6 +75,7 @@ class SamClip:
         clip: cell features and text features.
         sam: masks from prompts.
         settings: numbers of the recipe.
+        grid: numbers of the proposals, where a grid of points makes them.
         weights: what the fingerprint says of the two models.
         fixed: decode what may be there, not what is there; None: on a GPU.
     """
@@ -86,11 +88,13 @@ class SamClip:
         sam: SamModel,
         settings: SamClipSettings | None = None,
         *,
+        grid: ProposalSettings | None = None,
         weights: dict[str, Any] | None = None,
         fixed: bool | None = None,
     ) -> None:
         self.clip, self.sam = clip, sam
         self.settings = settings or SamClipSettings()
+        self._grid = grid or ProposalSettings()
         self._bank = TextBank(clip.encode_texts)
         self._weights = weights or {}
         self._fixed = clip.device.type != "cpu" if fixed is None else fixed
@@ -98,10 +102,12 @@ class SamClip:
     def fingerprint(self) -> dict[str, Any]:
         """Return the models, their weights' sha256, the settings and a hash of the fixed words."""
         words = repr((TEMPLATES, BACKGROUND)).encode()
+        grid = {"grid": asdict(self._grid)} if self.settings.proposals == "grid" else {}
         return {
             "name": self.name,
             **self._weights,
             **asdict(self.settings),
+            **grid,
             "words_sha256": sha256(words).hexdigest(),
             "precision": "bf16" if self.clip.device.type == "cuda" else "fp32",
         }
@@ -127,7 +133,14 @@ class SamClip:
         nouns = noun_maps(features, batch.texts, settings)
         if settings.proposals == "grid":
             found = grid_instances(
-                self.sam, frames, features.cells, batch.texts, nouns, settings, fixed=self._fixed
+                self.sam,
+                frames,
+                features.cells,
+                batch.texts,
+                nouns,
+                settings,
+                self._grid,
+                fixed=self._fixed,
             )
         else:
             found = prompted_instances(self.sam, frames, nouns, settings, fixed=self._fixed)
