@@ -29,7 +29,8 @@ def slurm_cluster(settings: SlurmSettings, *, hands: int) -> Iterator[Cluster]:
         hands: tasks that a worker has in hand at once.
 
     Yields:
-        Cluster: The cluster; it may be long before it has a worker, and its jobs are cancelled at the end.
+        Cluster: The cluster; it may be long before it has a worker, and its jobs are cancelled at
+            the end.
 
     Raises:
         BackendError: SLURM, or a package that is needed for it, is not there, or refuses the job.
