@@ -1067,12 +1067,8 @@ def masks_score(
     from pipeline.devices import resolve_device
     from pipeline.prompt_tables import load_prompt_tables
     from pipeline.prompted_clips import prompted_clips
-    from pipeline.segmenter_scores import (
-        ALL_CLASSES,
-        open_truth,
-        score_segmenter,
-        videos_with_truth,
-    )
+    from pipeline.score_rows import ALL_CLASSES
+    from pipeline.segmenter_scores import open_truth, score_segmenter, videos_with_truth
     from pipeline.segmenters import get_segmenter
 
     source = open_dataset(

@@ -1,49 +1,26 @@
-"""A segmenter's actor masks against a dataset's true person masks, beside masks of no skill.
+"""A segmenter's actor masks against a dataset's true person masks, beside masks of no skill."""
 
-Shape letters: n frames of one video that have a true mask.
-"""
-
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.errors import BackendError, ConfigError, VideoError
 from pipeline.extraction.plan import spread_over_classes
 from pipeline.extraction.rows import failure_of, segment_clips
 from pipeline.manifests import Video
-from pipeline.mask_scores import MEASURES, frame_scores
+from pipeline.mask_scores import frame_scores
 from pipeline.masks import unpack_masks
-from pipeline.segmenters import MASK_SIDE, ClipToSegment, Masks, Segmenter
-from pipeline.segmenters.center_prior import ellipse
+from pipeline.score_rows import ScoredVideo, ScoreRow, score_rows
+from pipeline.segmenters import ClipToSegment, Masks, Segmenter
 from pipeline.segmenters.precomputed import Precomputed
 from pipeline.shards.records import Failure
 
-ALL_CLASSES = ""
 CLIPS_PER_CALL = 8
 ACTOR = 0
 """The slot that is compared."""
 _FORMS = "<class>/<clip>.npz, <class>/<clip>.json or <class>/<clip>/<frame>.png"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScoreRow:
-    """Means over the frames that have a true mask."""
-
-    masks: str
-    """The segmenter, or one of the controls: whole_frame, centre_ellipse, other_video."""
-    class_name: str
-    """ALL_CLASSES for the mean over every frame."""
-    num_frames: int
-    scores: dict[str, float]
-    """Measure of `pipeline.mask_scores.MEASURES` -> mean in [0, 1]."""
-    iou_half_width: float | None
-    """95 % half-width of the mean IoU over source videos; None for a single source."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,15 +50,6 @@ class SegmenterScores:
             ],
             "failures": [failure._asdict() for failure in self.failures],
         }
-
-
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    video: Video
-    truth: NDArray[np.bool_]
-    """(n, 128, 128)."""
-    own: NDArray[np.float64]
-    """(n, 6) scores of the segmenter."""
 
 
 def open_truth(folder: Path) -> Precomputed:
@@ -155,7 +123,7 @@ def score_segmenter(
     Raises:
         ConfigError: not one frame could be scored.
     """
-    scored: list[_Scored] = []
+    scored: list[ScoredVideo] = []
     failures: list[Failure] = []
     num_done = 0
     for chunk in _chunks(clips, CLIPS_PER_CALL):
@@ -176,7 +144,7 @@ def score_segmenter(
     return SegmenterScores(
         segmenter=segmenter.name,
         num_videos=len(scored),
-        rows=tuple(_rows(segmenter.name, scored)),
+        rows=tuple(score_rows(segmenter.name, scored)),
         failures=tuple(failures),
     )
 
@@ -189,7 +157,7 @@ def _chunks(items: Iterable[ClipToSegment | Failure], size: int) -> Iterator[lis
 
 def _score_chunk(
     segmenter: Segmenter, truth: Precomputed, chunk: Sequence[ClipToSegment | Failure]
-) -> Iterator[_Scored | Failure]:
+) -> Iterator[ScoredVideo | Failure]:
     clips = [clip for clip in chunk if not isinstance(clip, Failure)]
     yield from (clip for clip in chunk if isinstance(clip, Failure))
     pairs = zip(segment_clips(segmenter, clips), segment_clips(truth, clips), strict=True)
@@ -202,70 +170,8 @@ def _score_chunk(
             yield _score(clip.video, own, true)
 
 
-def _score(video: Video, own: Masks, true: Masks) -> _Scored:
+def _score(video: Video, own: Masks, true: Masks) -> ScoredVideo:
     known = true.found[:, ACTOR]
     truth = unpack_masks(true.bits[known, ACTOR])
     masks = unpack_masks(own.bits[known, ACTOR])
-    return _Scored(video, truth, frame_scores(masks, own.found[known, ACTOR], truth))
-
-
-def _rows(name: str, scored: Sequence[_Scored]) -> Iterator[ScoreRow]:
-    everywhere = np.ones((MASK_SIDE, MASK_SIDE), np.bool_)
-    scores = {
-        name: [one.own for one in scored],
-        "whole_frame": [_control(one, everywhere[None]) for one in scored],
-        "centre_ellipse": [_control(one, ellipse()[None]) for one in scored],
-    }
-    if len(scored) > 1:
-        others = [_before(scored, number) for number in range(len(scored))]
-        pairs = zip(scored, others, strict=True)
-        scores["other_video"] = [_control(one, other.truth) for one, other in pairs]
-    classes = [one.video.class_name for one in scored]
-    for class_name in (ALL_CLASSES, *sorted(set(classes))):
-        chosen = [i for i, own in enumerate(classes) if class_name in (ALL_CLASSES, own)]
-        sources = [_source(scored[i].video) for i in chosen]
-        for masks, tables in scores.items():
-            yield _mean_row(masks, class_name, [tables[i] for i in chosen], sources)
-
-
-def _mean_row(
-    masks: str, class_name: str, tables: Sequence[NDArray[np.float64]], sources: Sequence[str]
-) -> ScoreRow:
-    table = np.concatenate(tables)
-    means = dict(zip(MEASURES, table.mean(axis=0).tolist(), strict=True))
-    iou = MEASURES.index("iou")
-    residuals = [float((one[:, iou] - means["iou"]).sum()) for one in tables]
-    return ScoreRow(
-        masks=masks,
-        class_name=class_name,
-        num_frames=len(table),
-        scores=means,
-        iou_half_width=_half_width(residuals, sources, len(table)),
-    )
-
-
-def _half_width(residuals: Sequence[float], sources: Sequence[str], count: int) -> float | None:
-    """Half-width of a mean whose terms are independent between sources, not inside them."""
-    of_source: dict[str, float] = {}
-    for source, residual in zip(sources, residuals, strict=True):
-        of_source[source] = of_source.get(source, 0.0) + residual
-    if len(of_source) < 2:
-        return None
-    return 1.96 * math.sqrt(sum(value**2 for value in of_source.values())) / count
-
-
-def _control(one: _Scored, masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Scores of masks that are used in turn for the frames of a video."""
-    frames = masks[np.arange(len(one.truth)) % len(masks)]
-    return frame_scores(frames, np.ones(len(frames), np.bool_), one.truth)
-
-
-def _before(scored: Sequence[_Scored], number: int) -> _Scored:
-    """Return the nearest video before that is of another source, round the end; else the next."""
-    source = _source(scored[number].video)
-    before = [scored[number - back] for back in range(1, len(scored))]
-    return next((one for one in before if _source(one.video) != source), before[0])
-
-
-def _source(video: Video) -> str:
-    return video.group or video.video_id
+    return ScoredVideo(video, truth, frame_scores(masks, own.found[known, ACTOR], truth))

@@ -9,7 +9,8 @@ from pipeline.manifests import Video
 from pipeline.masks import pack_masks
 from pipeline.prompted_clips import prompted_clips
 from pipeline.prompts import PromptSet
-from pipeline.segmenter_scores import ALL_CLASSES, score_segmenter, videos_with_truth
+from pipeline.score_rows import ALL_CLASSES
+from pipeline.segmenter_scores import score_segmenter, videos_with_truth
 from pipeline.segmenters import ClipToSegment, get_segmenter
 from pipeline.segmenters.precomputed import Precomputed
 from pipeline.shards.records import Failure
