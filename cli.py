@@ -250,6 +250,12 @@ def extract(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the shards.  [default: shards/NAME]")
     ] = None,
+    store: Annotated[
+        str, typer.Option(help="features, or frames: pictures for training an encoder.")
+    ] = "features",
+    frame_side: Annotated[
+        int, typer.Option(help="Longest short side of a stored frame, for --store frames.")
+    ] = 256,
     encoder: Annotated[
         str, typer.Option(help="open_clip:MODEL/TAG, timm:NAME or efficientnet-lite0.")
     ] = "open_clip:ViT-B-16-quickgelu/openai",
@@ -258,9 +264,27 @@ def extract(
         int | None, typer.Option(help="Cells per side of the token grid.  [default: encoder's]")
     ] = None,
     geometry: Annotated[str, typer.Option(help="center_crop or full_frame.")] = "center_crop",
+    view_words: Annotated[
+        str | None,
+        typer.Option("--views", help="Views stored for training: some of flip,shift,scale."),
+    ] = None,
     segmenter: Annotated[
-        str, typer.Option(help="sam_clip[:SAM_FILE[,CLIP]], precomputed, center_prior or none.")
+        str,
+        typer.Option(
+            help="sam_clip, sam3, grounding_dino_sam, precomputed, center_prior or none, some "
+            "with :MODEL."
+        ),
     ] = "sam_clip",
+    sam: Annotated[
+        str | None, typer.Option(help="SAM of sam_clip: vit_b, vit_l, vit_h or a file.")
+    ] = None,
+    clip: Annotated[
+        str | None, typer.Option(help="CLIP of sam_clip: MODEL/TAG of open_clip.")
+    ] = None,
+    segmenter_option: Annotated[
+        list[str] | None,
+        typer.Option(help="Any other setting of the segmenter: name=value; repeat."),
+    ] = None,
     masks: Annotated[Path | None, typer.Option(help="Mask files, for precomputed.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="YAML of your own prompts.")] = None,
     prompt_mode: PromptMode = "nouns",
@@ -277,22 +301,53 @@ def extract(
     ] = 0.95,
     decode_timeout: Annotated[float, typer.Option(help="Seconds per video.")] = 60.0,
     workers: Annotated[
-        int, typer.Option(help="Processes, each on whole shards; 0 works in this one.")
+        int,
+        typer.Option(help="Processes, one per GPU; with --slurm jobs. 0 works in this process."),
     ] = 0,
+    hands: Annotated[
+        int | None,
+        typer.Option(help="Portions a worker has in hand.  [default: its processors, and 1]"),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Work on this dask scheduler: tls://HOST:PORT, or tcp://127.0.0.1:PORT."),
+    ] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="For tls://: the authority's file.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="For tls://: the certificate.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="For tls://: its key.")] = None,
+    use_slurm: Annotated[
+        bool, typer.Option("--slurm", help="Work in SLURM jobs, as many as --workers.")
+    ] = False,
+    slurm_partition: Annotated[str | None, typer.Option(help="Of the jobs.")] = None,
+    slurm_account: Annotated[str | None, typer.Option(help="Of the jobs.")] = None,
+    slurm_cores: Annotated[int, typer.Option(help="Processors of a job.")] = 4,
+    slurm_gpus: Annotated[int, typer.Option(help="GPUs of a job.")] = 0,
+    slurm_memory: Annotated[str, typer.Option(help="Memory of a job.")] = "16GiB",
+    slurm_walltime: Annotated[str, typer.Option(help="Longest time of a job.")] = "24:00:00",
+    slurm_interface: Annotated[
+        str | None, typer.Option(help="Network interface that reaches the nodes, e.g. ib0.")
+    ] = None,
+    slurm_option: Annotated[
+        list[str] | None, typer.Option(help="Further directive, e.g. --constraint=a100; repeat.")
+    ] = None,
     batch_frames: Annotated[int, typer.Option(help="Frames per encoder call.")] = 64,
     shard_videos: Annotated[int, typer.Option(help="Videos per shard.")] = 64,
     limit: Annotated[
         int | None, typer.Option(help="At most this many videos, in turn from every class.")
     ] = None,
     retry_failed: Annotated[bool, typer.Option(help="Try failed videos again.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how much is left, from a probe; write nothing.")
+    ] = False,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Stage one: decode, encode and segment videos once, into shards. Run again, it goes on."""
     from pipeline.datasets import open_dataset
     from pipeline.extract import extract as run
-    from pipeline.extraction.plan import ExtractConfig
+    from pipeline.extraction.config import ExtractConfig
     from pipeline.prompt_tables import load_prompt_tables
+    from pipeline.scheduling import SlurmSettings
 
     source = open_dataset(
         dataset=dataset,
@@ -304,15 +359,30 @@ def extract(
         split_seed=split_seed,
     )
     name = source.manifest.name
+    slurm = SlurmSettings(
+        workers=max(1, workers),
+        cores=slurm_cores,
+        memory=slurm_memory,
+        walltime=slurm_walltime,
+        gpus=slurm_gpus,
+        partition=slurm_partition,
+        account=slurm_account,
+        options=tuple(slurm_option or ()),
+        interface=slurm_interface,
+    )
     config = ExtractConfig(
         dataset=name,
         videos=source.root,
         out=out or Path("shards") / name,
+        store=store,
+        frame_side=frame_side,
         encoder=encoder,
         weights=weights,
         grid=grid,
         geometry=geometry,
+        views=tuple(view_words.split(",")) if view_words else (),
         segmenter=segmenter,
+        segmenter_options=_segmenter_options(sam, clip, segmenter_option),
         masks=masks,
         prompt_mode=prompt_mode,
         frames=frames,
@@ -321,7 +391,13 @@ def extract(
         check_decoder=check_decoder,
         min_decoded_ratio=min_decoded_ratio,
         decode_timeout_seconds=decode_timeout,
-        workers=workers,
+        workers=0 if use_slurm else workers,
+        hands=hands,
+        scheduler=scheduler,
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        slurm=slurm if use_slurm else None,
         batch_frames=batch_frames,
         shard_videos=shard_videos,
         limit=limit,
@@ -335,10 +411,14 @@ def extract(
         "split_file": split_file,
         "split_seed": split_seed if drawn else None,
     }
-    show_settings({**asdict(config), **beside})
+    used = {field: value for field, value in asdict(config).items() if value not in ({}, ())}
+    show_settings({**used, **beside})
     _note_missing(source)
     ids = [video.video_id for video in source.videos]
     user_prompts = load_prompt_tables(source.manifest, source.root, user=prompts, video_ids=ids)
+    if dry_run:
+        _show_estimate(config, source, user_prompts, as_json)
+        return
     with progress("videos") as show:
         report = run(
             config,
@@ -348,7 +428,7 @@ def extract(
             on_progress=lambda p: show(
                 p.num_done + p.num_failed,
                 p.num_total,
-                f"{p.videos_per_second:.1f}/s, {p.num_failed} failed",
+                _words_of(p),
             ),
         )
     for failure in report.failures:
@@ -371,6 +451,69 @@ def extract(
         raise typer.Exit(EXIT_SIGNAL + report.signal_number)
     if report.failures:
         raise typer.Exit(EXIT_SOME_SKIPPED)
+
+
+def _segmenter_options(
+    sam: str | None, clip: str | None, settings: Sequence[str] | None
+) -> dict[str, Any]:
+    """Options of the segmenter; values are JSON where they can be, else words."""
+    options: dict[str, Any] = {}
+    for setting in settings or ():
+        name, equals, value = setting.partition("=")
+        if not name or not equals:
+            raise ConfigError(
+                f"--segmenter-option {setting!r} is no setting; name=value was needed; pass e.g. "
+                "--segmenter-option proposals=grid"
+            )
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    named = {"sam": sam, "clip": clip}
+    return {**options, **{name: value for name, value in named.items() if value is not None}}
+
+
+def _words_of(state: Any) -> str:
+    """Speed of an extraction and that of each stage alone, in videos per second; time left."""
+    if not state.num_new:
+        return ""
+    left = _duration(state.seconds_left)
+    stages = ", ".join(
+        f"{stage} {rate:.3g}" + (" (busiest)" if stage == state.busiest_stage else "")
+        for stage, rate in state.stage_rates.items()
+    )
+    speed = f"{state.videos_per_second:.3g}/s"
+    return f"{speed}, {left} left, {state.num_failed} failed; alone: {stages}"
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _show_estimate(config: Any, source: Any, user_prompts: Any, as_json: bool) -> None:
+    """Print what an extraction would take."""
+    from pipeline.extraction.estimate import estimate_extraction
+
+    estimate = estimate_extraction(
+        config, source.manifest, source.videos, user_prompts=user_prompts
+    )
+    for failure in estimate.failures:
+        note(failure_line(failure))
+    hours = None if estimate.seconds is None else round(estimate.seconds / 3600, 4)
+    values = {
+        "out": str(config.out),
+        "videos": estimate.num_videos,
+        "done": estimate.num_done,
+        "failed": estimate.num_failed,
+        **{f"to do, {split}": number for split, number in estimate.num_todo.items()},
+        "probed": estimate.num_probed,
+        "hours": hours,
+        "bytes": estimate.size_bytes,
+    }
+    show_result(values, as_json)
 
 
 def _note_missing(source: Any) -> None:

@@ -11,8 +11,10 @@ from pipeline.shards.jpegs import FRAME_SIDE
 from pipeline.views import DEFAULT_GEOMETRY, GEOMETRIES, View, frame_phases, stored_views
 
 STORES = ("features", "frames")
-REMOTE_HANDS = 3
+_FEWEST_HANDS = 3
 """One that decodes, one whose turn it is at the models, one that is next."""
+_AS_MANY_AS_THREADS = 1024
+"""For a scheduler's workers, which have as many hands as threads and no more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +69,7 @@ class ExtractConfig:
     workers: int = 0
     """Local worker processes; 0 works in this process."""
     hands: int | None = None
-    """Portions that a worker has in hand at once; None keeps every processor of it busy."""
+    """Portions that a worker has in hand at once; None keeps all its processors busy."""
     scheduler: str | None = None
     """Address of a dask scheduler whose workers do the work."""
     tls_ca: Path | None = None
@@ -123,16 +125,22 @@ class ExtractConfig:
     @property
     def where(self) -> Where:
         """Where the work is done."""
-        local_hands = max(REMOTE_HANDS, self.processors_per_worker + 1)
         return Where(
             workers=self.workers,
-            hands=self.hands or (REMOTE_HANDS if self.is_remote else local_hands),
+            hands=self.hands or self._default_hands,
             scheduler=self.scheduler,
             tls_ca=self.tls_ca,
             tls_cert=self.tls_cert,
             tls_key=self.tls_key,
             slurm=self.slurm,
         )
+
+    @property
+    def _default_hands(self) -> int:
+        if self.scheduler is not None:
+            return _AS_MANY_AS_THREADS
+        processors = self.slurm.cores if self.slurm else self.processors_per_worker
+        return max(_FEWEST_HANDS, processors + 1)
 
     @property
     def processors_per_worker(self) -> int:

@@ -13,5 +13,7 @@ class MadeBy:
 
     fingerprints: Mapping[str, Any]
     """Under ``decoder``, ``encoder`` and ``segmenter``; None for what is not there."""
+    device: str = "cpu"
+    """cpu or cuda:N."""
     files: tuple[FileState, ...] = ()
     """Weight files of the models."""

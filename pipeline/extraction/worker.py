@@ -73,7 +73,9 @@ class _Worker:
         self, settings: WorkerSettings, backends: Backends, children: DecodeChildren
     ) -> None:
         config, encoder = settings.config, backends.encoder
-        encoder_gate, segmenter_gate = open_gates(backends.device, config.processors_per_worker)
+        encoder_gate, segmenter_gate = open_gates(
+            backends.made_by.device, config.processors_per_worker
+        )
         self._videos_root = config.videos
         self._children = children
         self._made_by = backends.made_by

@@ -48,7 +48,9 @@ class CommittedState:
     """None where no video is finished."""
 
 
-def committed(folder: Path, fingerprint: Mapping[str, Any] | None = None) -> CommittedState:
+def committed(
+    folder: Path, fingerprint: Mapping[str, Any] | None = None, *, sweep: bool = True
+) -> CommittedState:
     """Read what earlier runs committed, and sweep what they left half-done.
 
     A listed shard whose file was deleted counts as not done, so that deleting a damaged file and
@@ -57,6 +59,7 @@ def committed(folder: Path, fingerprint: Mapping[str, Any] | None = None) -> Com
     Args:
         folder: may be absent.
         fingerprint: of the run that asks; None skips the comparison.
+        sweep: whether to remove what was left half-done; without it nothing is changed.
 
     Returns:
         The state; empty for a folder that is absent or new.
@@ -78,7 +81,8 @@ def committed(folder: Path, fingerprint: Mapping[str, Any] | None = None) -> Com
     if fingerprint is not None and state.fingerprint is not None:
         require_same_fingerprint(folder, state.fingerprint, fingerprint)
     _drop_lost_shards(state, folder)
-    _sweep(state, [match[0] for match in names], folder)
+    if sweep:
+        _sweep(state, [match[0] for match in names], folder)
     return state
 
 
