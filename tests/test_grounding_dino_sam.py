@@ -11,13 +11,9 @@ from tiny_transformers import bert_tokenizer, transformers, write_tiny_grounding
 from pipeline.errors import BackendError, ConfigError
 from pipeline.masks import unpack_masks
 from pipeline.segmenters import get_segmenter, grounding_dino
-from pipeline.segmenters.box_selection import SlotBoxes, box_iou, select_boxes
+from pipeline.segmenters.box_selection import box_iou, select_boxes
 from pipeline.segmenters.grounding_dino import Detections, GroundingDino, detector_size
-from pipeline.segmenters.grounding_dino_sam import (
-    GroundingDinoSam,
-    GroundingDinoSamSettings,
-    unite_boxes,
-)
+from pipeline.segmenters.grounding_dino_sam import GroundingDinoSam, GroundingDinoSamSettings
 from pipeline.segmenters.sam_decoding import Candidates, EmbeddedFrames
 from pipeline.segmenters.slot_nouns import nouns_by_slot
 from pipeline.segmenters.transformers_models import load_model
@@ -222,49 +218,36 @@ LEFT, NEAR_LEFT, RIGHT = (0.0, 0.0, 0.4, 1.0), (0.0, 0.0, 0.42, 1.0), (0.6, 0.0,
 LIMITS = {"min_score": 0.3, "max_overlap": 0.8, "most": 4}
 
 
+def kept_scores(found, **limits):
+    """Scores of the boxes kept of the one frame, slot and noun."""
+    scores = select_boxes(found, [[0]], **{**LIMITS, **limits}).scores[0, 0]
+    return scores[scores > 0].tolist()
+
+
 def test_a_box_goes_to_the_slot_it_answers_to_most():
     found = detections((LEFT, (0.5, 0.9, 0.1)), (RIGHT, (0.2, 0.4, 0.6)))
-    kept = select_boxes(found, [[0], [1, 2]], **LIMITS)
-    assert kept.column.tolist() == [1, 1]
-    assert kept.scores.tolist() == pytest.approx([0.9, 0.6])
-    assert kept.boxes.tolist() == torch.tensor([LEFT, RIGHT]).tolist()
+    kept = select_boxes(found, [[0], [], [1, 2]], **LIMITS)
+    assert not kept.scores[0, :2].any()
+    assert kept.scores[0, 2].tolist() == pytest.approx([0.9, 0.6])
+    assert torch.equal(kept.boxes[0, 2], torch.tensor([LEFT, RIGHT]))
 
 
 def test_a_box_twice_counts_once_and_the_best_stay():
     found = detections(
         (NEAR_LEFT, (0.5,)), (LEFT, (0.6,)), (RIGHT, (0.4,)), ((0.4, 0.4, 0.5, 0.5), (0.2,))
     )
-    kept = select_boxes(found, [[0]], **LIMITS)
-    assert kept.scores.tolist() == pytest.approx([0.6, 0.4])
-    assert len(select_boxes(found, [[0]], **{**LIMITS, "max_overlap": 0.99}).scores) == 3
-    assert len(select_boxes(found, [[0]], **{**LIMITS, "most": 1}).scores) == 1
-    assert len(select_boxes(found, [[0]], **{**LIMITS, "min_score": 0.7}).scores) == 0
+    assert kept_scores(found) == pytest.approx([0.6, 0.4])
+    assert kept_scores(found, max_overlap=0.99) == pytest.approx([0.6, 0.5, 0.4])
+    assert kept_scores(found, most=1) == pytest.approx([0.6])
+    assert kept_scores(found, min_score=0.1) == pytest.approx([0.6, 0.4, 0.2])
+    assert kept_scores(found, min_score=0.7) == []
 
 
 def test_a_suppressed_box_suppresses_nothing():
     boxes = [(0.1 * i, 0.0, 0.1 * i + 0.4, 1.0) for i in range(3)]
     found = detections(*[(box, (0.9 - 0.1 * i,)) for i, box in enumerate(boxes)])
     # Neighbours overlap by 0.6, the first and the last by a third.
-    kept = select_boxes(found, [[0]], **{**LIMITS, "max_overlap": 0.5})
-    assert kept.scores.tolist() == pytest.approx([0.9, 0.7])
-
-
-def test_of_several_actors_those_that_touch_an_object_are_united():
-    instances = torch.zeros(4, 128, 128, dtype=torch.bool)
-    instances[0, :20, :20] = instances[1, 60:90, 60:90] = True
-    instances[2, :20, 100:] = instances[3, 90:95, 60:70] = True
-    boxes = SlotBoxes(
-        boxes=torch.zeros(4, 4),
-        scores=torch.tensor([0.9, 0.5, 0.8, 0.7]),
-        frame=torch.tensor([1, 1, 1, 1]),
-        column=torch.tensor([0, 0, 0, 1]),
-    )
-    cells, scores = unite_boxes(boxes, instances, [0, 2], num_frames=2)
-    assert not cells[0][0].any()
-    assert torch.equal(cells[0][1], instances[1])
-    assert torch.equal(cells[2][1], instances[3])
-    torch.testing.assert_close(scores[0], torch.tensor([0.0, 0.5]))
-    torch.testing.assert_close(scores[2], torch.tensor([0.0, 0.7]))
+    assert kept_scores(found, max_overlap=0.5) == pytest.approx([0.9, 0.7])
 
 
 def test_a_disc_of_each_noun_comes_back():

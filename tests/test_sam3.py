@@ -3,6 +3,7 @@ import hashlib
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tiny_transformers import SAM3_SIDE, clip_tokenizer, transformers, write_tin
 
 from pipeline.errors import BackendError
 from pipeline.masks import unpack_masks
+from pipeline.noted_files import noting_files
 from pipeline.segmenters import get_segmenter, sam3_model, transformers_models
 from pipeline.segmenters.sam3 import Sam3, Sam3Settings
 from pipeline.segmenters.sam3_model import ConceptMasks, Sam3Concepts
@@ -243,6 +245,13 @@ def test_sam3_fingerprint_tells_weights_and_thresholds(folder):
     assert facts["precision"] == "fp32"
     assert facts["package"] == f"transformers {transformers.__version__}"
     assert json.loads(json.dumps(facts)) == facts
+
+
+def test_the_files_that_decide_the_masks_are_noted(folder):
+    with noting_files() as files:
+        get_segmenter(f"sam3:{folder}").fingerprint()
+    names = {Path(file.path).name for file in files}
+    assert names == {"config.json", "tokenizer.json", "model.safetensors"}
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])

@@ -1,6 +1,6 @@
 """Which of a detector's boxes are kept: each for one slot, sure enough, and none twice.
 
-Shape letters: F frames, Q boxes of a frame, N nouns, S slots that are looked for, K boxes kept.
+Shape letters: F frames, Q boxes of a frame, N nouns, S slots, K boxes kept of each, M looked at.
 """
 
 from collections.abc import Sequence
@@ -13,21 +13,17 @@ from pipeline.segmenters.grounding_dino import Detections
 
 
 class SlotBoxes(NamedTuple):
-    """The P boxes that are kept, of all frames and slots."""
+    """Boxes that are kept, in a fixed layout."""
 
     boxes: Tensor
-    """(P, 4) float. x0, y0, x1, y1 as shares of the frame."""
+    """(F, S, K, 4) float. x0, y0, x1, y1 as shares of the frame."""
     scores: Tensor
-    """(P,) float in [0, 1]."""
-    frame: Tensor
-    """(P,) int64, ascending."""
-    column: Tensor
-    """(P,) int64. Which of the S slots."""
+    """(F, S, K) float in [0, 1], falling; 0 where there is no box."""
 
 
 def select_boxes(
     found: Detections,
-    columns: Sequence[Sequence[int]],
+    synonyms: Sequence[Sequence[int]],
     *,
     min_score: float,
     max_overlap: float,
@@ -40,26 +36,38 @@ def select_boxes(
 
     Args:
         found: boxes with (F, Q, N) scores.
-        columns: S lists. The nouns, of N, that are synonyms for each slot.
+        synonyms: S lists. The nouns, of N, that each slot is looked for by; empty for none.
         min_score: boxes below are dropped.
         max_overlap: boxes whose IoU with a better one of their slot is larger are dropped.
         most: K, boxes kept of each frame and slot.
 
     Returns:
-        The boxes, by frame, slot and falling score.
+        The boxes.
     """
-    slots = torch.stack([found.scores[..., list(own)].amax(dim=-1) for own in columns], dim=1)
+    slots = torch.stack([_best_of(found.scores, own) for own in synonyms], dim=1)
     owner = slots.argmax(dim=1, keepdim=True)
-    own = owner == torch.arange(len(columns), device=slots.device)[:, None]
-    scores, query = torch.where(own, slots, -1.0).sort(dim=2, descending=True, stable=True)
+    own = owner == torch.arange(len(synonyms), device=slots.device)[:, None]
     # A detector repeats itself: look at more boxes than are kept.
-    scores, query = scores[..., : 4 * most], query[..., : 4 * most]
-    boxes = found.boxes[:, None].expand(-1, len(columns), -1, -1)
-    boxes = boxes.gather(2, query[..., None].expand(-1, -1, -1, 4))
-    kept = (scores >= min_score) & _first_of_their_kind(boxes, scores >= min_score, max_overlap)
-    kept &= kept.cumsum(dim=2) <= most
-    frame, column, _ = kept.nonzero(as_tuple=True)
-    return SlotBoxes(boxes[kept], scores[kept], frame, column)
+    scores, query = torch.where(own & (slots >= min_score), slots, 0.0).sort(
+        dim=2, descending=True, stable=True
+    )
+    scores, boxes = scores[..., : 4 * most], _boxes_of(found.boxes, query[..., : 4 * most])
+    kept = _first_of_their_kind(boxes, scores > 0, max_overlap)
+    scores, order = torch.where(kept, scores, 0.0).sort(dim=2, descending=True, stable=True)
+    order = order[..., :most, None].expand(-1, -1, -1, 4)
+    return SlotBoxes(boxes.gather(2, order), scores[..., :most])
+
+
+def _best_of(scores: Tensor, columns: Sequence[int]) -> Tensor:
+    """(F, Q) best score over some of N nouns; 0 for no noun."""
+    best: Tensor = scores[..., list(columns)].amax(dim=-1) if columns else scores[..., 0] * 0
+    return best
+
+
+def _boxes_of(boxes: Tensor, query: Tensor) -> Tensor:
+    """(F, S, M, 4) boxes that (F, S, M) indices choose from (F, Q, 4)."""
+    rows = torch.arange(len(boxes), device=boxes.device)[:, None, None]
+    return boxes[rows, query]
 
 
 def _first_of_their_kind(boxes: Tensor, candidates: Tensor, max_overlap: float) -> Tensor:

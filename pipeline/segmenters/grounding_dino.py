@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.errors import ConfigError
-from pipeline.segmenters.transformers_models import autocast, fixed_launches
+from pipeline.segmenters.launches import launch
+from pipeline.segmenters.transformers_models import autocast
 
 SHORT_SIDE = 800
 LONG_SIDE = 1333
@@ -81,17 +82,17 @@ class GroundingDino:
         """
         phrases = self.phrases(nouns)
         ids = torch.tensor([phrases.ids], device=self.device)
-        parts = []
-        for rows, count in fixed_launches(len(frames), self._frames_per_launch):
+
+        def find_in(some: Tensor) -> Detections:
             with autocast(self.device):
                 output = self.model(
-                    pixel_values=self._pixels(frames[rows]), input_ids=ids.expand(len(rows), -1)
+                    pixel_values=self._pixels(some), input_ids=ids.expand(len(some), -1)
                 )
-            tokens = output.logits[:count].float().sigmoid()
+            tokens = output.logits.float().sigmoid()
             scores = [tokens[..., first:end].amax(dim=-1) for first, end in phrases.spans]
-            boxes = corners_of(output.pred_boxes[:count].float())
-            parts.append(Detections(boxes, torch.stack(scores, dim=-1)))
-        return Detections(*(torch.cat(field) for field in zip(*parts, strict=True)))
+            return Detections(corners_of(output.pred_boxes.float()), torch.stack(scores, dim=-1))
+
+        return Detections(*launch(find_in, frames, size=self._frames_per_launch))
 
     def phrases(self, nouns: Sequence[str]) -> Phrases:
         """Join nouns to one text, a full stop after each, and remember where each lies.

@@ -5,7 +5,7 @@ where DINO is a folder or owner/name on the hub, and SAM is as for sam_clip.
 
 No threshold here has been tuned: masks of this segmenter have not been measured with real weights.
 
-Shape letters: F frames of a clip, P boxes of all frames, S side of SAM's low-resolution masks.
+Shape letters: F frames of a clip, P boxes of all frames.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from pipeline.segmenters import MASK_SIDE, ClipToSegment, Masks, no_masks
-from pipeline.segmenters.assembly import pool_to_cells, select_actors
+from pipeline.segmenters import MASK_SIDE, NUM_SLOTS, ClipToSegment, Masks, no_masks
+from pipeline.segmenters.assembly import pool_to_cells, unite
 from pipeline.segmenters.box_selection import SlotBoxes, select_boxes
 from pipeline.segmenters.grounding_dino import SHORT_SIDE, Detections, GroundingDino
+from pipeline.segmenters.mask_packing import Fetch, SlotMasks
 from pipeline.segmenters.options import settings_from
 from pipeline.segmenters.sam_decoding import Candidates, EmbeddedFrames
-from pipeline.segmenters.slot_nouns import masks_of, nouns_by_slot
+from pipeline.segmenters.slot_nouns import limit_area, nouns_by_slot
 from pipeline.segmenters.transformers_models import load_model
 
 DINO_DEFAULT = "IDEA-Research/grounding-dino-tiny"
@@ -34,6 +35,8 @@ class GroundingDinoSamSettings:
 
     detector_side: int = SHORT_SIDE
     """Pixels of the frame's shorter side at the detector's input."""
+    sam_side: int = 1024
+    """Pixels of the frame's longer side at SAM's input: 1024, 768 or 512."""
     min_score: float = 0.35
     """Least score of a box; that of Grounding DINO's own demo."""
     max_overlap: float = 0.8
@@ -116,54 +119,29 @@ class GroundingDinoSam:
         nouns = list(dict.fromkeys(noun for names in slots.values() for noun in names))
         boxes = select_boxes(
             self.detector.find(frames, nouns),
-            [[nouns.index(name) for name in names] for names in slots.values()],
+            [[nouns.index(name) for name in slots.get(i, ())] for i in range(NUM_SLOTS)],
             min_score=self.settings.min_score,
             max_overlap=self.settings.max_overlap,
             most=self.settings.boxes,
         )
-        cells, scores = unite_boxes(boxes, self._instances(frames, boxes), list(slots), len(frames))
-        return masks_of(
-            cells, scores, min_area=self.settings.min_area, max_area=self.settings.max_area
-        )
+        masks = self._unite(frames, boxes)
+        limits = self.settings
+        masks = limit_area(masks, min_area=limits.min_area, max_area=limits.max_area)
+        return Fetch(masks).masks(len(frames))[0]
 
-    def _instances(self, frames: Tensor, boxes: SlotBoxes) -> Tensor:
-        """(P, 128, 128) bool mask of each box."""
-        if not len(boxes.frame):
-            return torch.zeros(0, MASK_SIDE, MASK_SIDE, dtype=torch.bool, device=frames.device)
-        needed, frame_index = boxes.frame.unique(return_inverse=True)
+    def _unite(self, frames: Tensor, boxes: SlotBoxes) -> SlotMasks:
+        """Union of what SAM sees in the boxes of each frame and slot."""
+        kept = boxes.scores > 0
+        shape = (*kept.shape, MASK_SIDE, MASK_SIDE)
+        instances = torch.zeros(shape, dtype=torch.bool, device=kept.device)
+        nothing = SlotMasks(torch.zeros_like(instances[:, :, 0]), boxes.scores[..., 0] * 0)
+        if not kept.any():
+            return nothing
+        needed, frame_index = kept.nonzero()[:, 0].unique(return_inverse=True)
         embedded = self.sam.embed(frames[needed])
-        masks = self.sam.decode_boxes(embedded, frame_index, boxes.boxes).logits[:, 0] > 0
-        return pool_to_cells(masks, embedded.extent)
-
-
-def unite_boxes(
-    boxes: SlotBoxes, instances: Tensor, slots: Sequence[int], num_frames: int
-) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """Unite the instances of each frame and slot; of several actors, those that act.
-
-    Args:
-        boxes: of P instances.
-        instances: (P, 128, 128) bool.
-        slots: slot of each column of the boxes.
-        num_frames: F.
-
-    Returns:
-        slot -> (F, 128, 128) bool union, and slot -> (F,) best score, 0 where there is no instance.
-    """
-    shape = (len(slots), num_frames)
-    cells = torch.zeros(*shape, MASK_SIDE, MASK_SIDE, dtype=torch.bool, device=instances.device)
-    scores = torch.zeros(shape, device=instances.device)
-    # Objects first: a frame's objects must be known when its actors are selected.
-    for column in reversed(range(len(slots))):
-        for frame in range(num_frames):
-            rows = ((boxes.column == column) & (boxes.frame == frame)).nonzero()[:, 0]
-            if slots[column] == 0 and len(rows):
-                objects = cells[1:, frame].any(dim=0)
-                rows = rows[select_actors(instances[rows], objects)]
-            if len(rows):
-                cells[column, frame] = instances[rows].any(dim=0)
-                scores[column, frame] = boxes.scores[rows].amax()
-    return dict(zip(slots, cells, strict=True)), dict(zip(slots, scores, strict=True))
+        masks = self.sam.decode_boxes(embedded, frame_index, boxes.boxes[kept]).logits[:, 0] > 0
+        instances[kept] = pool_to_cells(masks, embedded.extent)
+        return unite(instances, boxes.scores, nothing)
 
 
 def build(
@@ -180,7 +158,7 @@ def build(
         model: ``DINO`` or ``DINO,SAM``; empty for DINO_DEFAULT and SAM's default.
         device: torch device of both models.
         masks: not used.
-        sam: SAM's checkpoint, where ``model`` does not say it.
+        sam: as for sam_clip, where ``model`` does not say it.
         **options: fields of GroundingDinoSamSettings.
 
     Returns:
@@ -198,7 +176,7 @@ def build(
     loaded = load_model(
         "GroundingDinoForObjectDetection", dino or DINO_DEFAULT, device=device, backend=name
     )
-    decoder, sam_facts = load_sam(Path(sam or sam_spec) if sam or sam_spec else None, device)
+    decoder, sam_facts = load_sam(sam or sam_spec or None, device, side=settings.sam_side)
     detector = GroundingDino(loaded.model, loaded.tokenizer, short_side=settings.detector_side)
     weights = {**loaded.facts, **sam_facts}
     return GroundingDinoSam(detector, decoder, settings, weights=weights)

@@ -10,7 +10,7 @@ No threshold here has been tuned: masks of this segmenter have not been measured
 Shape letters: F frames of a clip, N nouns of a slot, K instances of a noun, S side of a mask.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,11 +18,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from pipeline.segmenters import ClipToSegment, Masks, no_masks
+from pipeline.segmenters import MASK_SIDE, NUM_SLOTS, ClipToSegment, Masks, no_masks
 from pipeline.segmenters.assembly import pool_to_cells, select_actors
+from pipeline.segmenters.mask_packing import Fetch, SlotMasks
 from pipeline.segmenters.options import settings_from
 from pipeline.segmenters.sam3_model import ConceptMasks, Sam3Concepts
-from pipeline.segmenters.slot_nouns import masks_of, nouns_by_slot
+from pipeline.segmenters.slot_nouns import limit_area, nouns_by_slot
 from pipeline.segmenters.transformers_models import load_model
 
 SAM3_DEFAULT = "facebook/sam3"
@@ -93,18 +94,22 @@ class Sam3:
         if not slots:
             return no_masks(len(clip.frames))
         nouns = list(dict.fromkeys(noun for names in slots.values() for noun in names))
-        answers = self.concepts.find(torch.tensor(clip.frames), nouns)
-        found, cells, scores = {}, {}, {}
-        for slot, names in slots.items():
-            columns = [nouns.index(name) for name in names]
-            found[slot] = self._certain(ConceptMasks(*(part[:, columns] for part in answers)))
-            cells[slot] = _to_cells((found[slot].logits > 0).any(dim=1))
-            scores[slot] = found[slot].scores.flatten(1).amax(dim=1)
-        if 0 in slots:
-            cells[0] = without_bystanders(found[0], cells)
-        return masks_of(
-            cells, scores, min_area=self.settings.min_area, max_area=self.settings.max_area
+        answers = self._certain(self.concepts.find(torch.tensor(clip.frames), nouns))
+        shape, device = (len(clip.frames), NUM_SLOTS), answers.logits.device
+        masks = SlotMasks(
+            torch.zeros(*shape, MASK_SIDE, MASK_SIDE, dtype=torch.bool, device=device),
+            torch.zeros(shape, device=device),
         )
+        for slot, names in slots.items():
+            own = _of_nouns(answers, [nouns.index(name) for name in names])
+            masks.cells[:, slot] = _to_cells((own.logits > 0).any(dim=1))
+            masks.score[:, slot] = own.scores.flatten(1).amax(dim=1)
+        if 0 in slots:
+            actors = _of_nouns(answers, [nouns.index(name) for name in slots[0]])
+            masks.cells[:, 0] &= ~bystanders(actors, masks.cells[:, 1:].any(dim=1))
+        limits = self.settings
+        masks = limit_area(masks, min_area=limits.min_area, max_area=limits.max_area)
+        return Fetch(masks).masks(len(clip.frames))[0]
 
     def _certain(self, answers: ConceptMasks) -> ConceptMasks:
         """Blank what SAM 3 is not sure of; scores become those of noun and instance together."""
@@ -120,28 +125,28 @@ class Sam3:
         )
 
 
-def without_bystanders(actors: ConceptMasks, cells: Mapping[int, Tensor]) -> Tensor:
-    """Take actors that do not act out of the actor's mask.
+def bystanders(actors: ConceptMasks, objects: Tensor) -> Tensor:
+    """Where actors are that do not act, and no other actor is.
 
     Args:
         actors: what SAM 3 is sure of, of (F, N) synonyms of the actor.
-        cells: slot -> (F, 128, 128) bool.
+        objects: (F, 128, 128) bool. Union of a frame's objects.
 
     Returns:
-        (F, 128, 128) bool: the mask without what belongs to unselected instances alone.
+        (F, 128, 128) bool.
     """
-    kept = cells[0].clone()
-    objects = [own for slot, own in cells.items() if slot > 0] or [torch.zeros_like(kept)]
-    touched = torch.stack(objects).any(dim=0)
-    for frame, instances in enumerate(actors.instances.flatten(1, 2)):
-        people = _to_cells(instances[instances.any(dim=(-2, -1))])
-        selected = select_actors(people, touched[frame])
-        kept[frame] &= ~people[~selected].any(dim=0) | people[selected].any(dim=0)
-    return kept
+    people = _to_cells(actors.instances.flatten(1, 2))
+    valid = people.any(dim=(-2, -1))
+    acting = (select_actors(people, objects, valid) & valid)[..., None, None]
+    return (people & ~acting).any(dim=1) & ~(people & acting).any(dim=1)
+
+
+def _of_nouns(answers: ConceptMasks, columns: list[int]) -> ConceptMasks:
+    return ConceptMasks(*(part[:, columns] for part in answers))
 
 
 def _to_cells(pixels: Tensor) -> Tensor:
-    """Pool (P, S, S) bool masks, all of which the frame fills, to (P, 128, 128) bool."""
+    """Pool (..., S, S) bool masks, all of which the frame fills, to (..., 128, 128) bool."""
     side = float(pixels.shape[-1])
     return pool_to_cells(pixels, (side, side))
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.segmenters.transformers_models import autocast, fixed_launches
+from pipeline.segmenters.launches import launch
+from pipeline.segmenters.transformers_models import autocast
 
 NOUN_TOKENS = 32
 """SAM 3's own limit; shorter nouns are padded to it."""
@@ -69,20 +70,20 @@ class Sam3Concepts:
     @torch.inference_mode()
     def find(self, frames: Tensor, nouns: Sequence[str]) -> ConceptMasks:
         """Look for N nouns in (F, H, W, 3) uint8 RGB frames of one size."""
-        parts = []
         text = [torch.stack(part) for part in zip(*map(self._noun, nouns), strict=True)]
-        for rows, count in fixed_launches(len(frames), self._frames_per_launch):
-            with autocast(self.device):
-                vision = self.model.get_vision_features(self._pixels(frames[rows]))
-            parts.append(self._find_in_launch(vision, text, count))
-        return ConceptMasks(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
-    def _find_in_launch(self, vision: Any, text: list[Tensor], count: int) -> ConceptMasks:
-        """Pair the first ``count`` frames of a vision launch with every noun."""
-        features, mask = text
-        num_nouns, parts = len(mask), []
-        for pairs, valid in fixed_launches(count * num_nouns, self._pairs_per_launch):
-            pairs = pairs.to(self.device)
+        def find_in(some: Tensor) -> ConceptMasks:
+            return self._find_in_launch(some, *text)
+
+        return ConceptMasks(*launch(find_in, frames, size=self._frames_per_launch))
+
+    def _find_in_launch(self, frames: Tensor, features: Tensor, mask: Tensor) -> ConceptMasks:
+        """Look for N nouns of (N, L, C) features and (N, L) mask in V frames."""
+        num_nouns = len(mask)
+        with autocast(self.device):
+            vision = self.model.get_vision_features(self._pixels(frames))
+
+        def answer(pairs: Tensor) -> ConceptMasks:
             frame, noun = pairs // num_nouns, pairs % num_nouns
             with autocast(self.device):
                 output = self.model(
@@ -91,13 +92,11 @@ class Sam3Concepts:
                     # Without it padding is attended.
                     attention_mask=mask[noun],
                 )
-            parts.append(ConceptMasks(*(part[:valid] for part in _concepts(output))))
-        return ConceptMasks(
-            *(
-                torch.cat(field).unflatten(0, (count, num_nouns))
-                for field in zip(*parts, strict=True)
-            )
-        )
+            return _concepts(output)
+
+        pairs = torch.arange(len(frames) * num_nouns, device=self.device)
+        answers = launch(answer, pairs, size=self._pairs_per_launch)
+        return ConceptMasks(*(part.unflatten(0, (-1, num_nouns)) for part in answers))
 
     def _noun(self, noun: str) -> tuple[Tensor, Tensor]:
         """(L, C) features and (L,) int64 mask of a noun, encoded once and alone."""

@@ -1,14 +1,8 @@
-"""What a model that finds concepts is asked for in each slot, and the masks it answers with."""
+"""What a model that finds things by itself is asked for in each slot, and which answers count."""
 
-from collections.abc import Mapping
-
-import numpy as np
-import torch
-from torch import Tensor
-
-from pipeline.masks import pack_masks
 from pipeline.prompts import PromptSet
-from pipeline.segmenters import MASK_SIDE, NUM_SLOTS, Masks
+from pipeline.segmenters import MASK_SIDE
+from pipeline.segmenters.mask_packing import SlotMasks
 
 
 def nouns_by_slot(prompts: PromptSet) -> dict[int, tuple[str, ...]]:
@@ -36,29 +30,17 @@ def _distinct(nouns: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if not name.startswith(tuple(wider)))
 
 
-def masks_of(
-    cells: Mapping[int, Tensor], scores: Mapping[int, Tensor], *, min_area: float, max_area: float
-) -> Masks:
-    """Pack what was found; a mask that covers too little or nearly everything is not found.
+def limit_area(masks: SlotMasks, *, min_area: float, max_area: float) -> SlotMasks:
+    """Empty masks that cover too little or nearly everything, so that they are not found.
 
     Args:
-        cells: slot -> (F, 128, 128) bool.
-        scores: slot -> (F,) float in [0, 1]; 0 where nothing was found.
-        min_area: least share of the frame that a mask may cover.
+        masks: of B frames.
+        min_area: least share of the frame.
         max_area: largest.
 
     Returns:
-        Masks of the F frames; slots that are not given are not found.
+        The others as they are.
     """
-    num_frames = len(next(iter(cells.values())))
-    all_cells = torch.zeros(num_frames, NUM_SLOTS, MASK_SIDE, MASK_SIDE, dtype=torch.bool)
-    score = torch.zeros(num_frames, NUM_SLOTS)
-    for slot, own in cells.items():
-        all_cells[:, slot], score[:, slot] = own.cpu(), scores[slot].float().cpu()
-    area = all_cells.sum(dim=(-2, -1)) / MASK_SIDE**2
-    found = (score > 0) & (area >= min_area) & (area <= max_area)
-    return Masks(
-        bits=pack_masks((all_cells & found[..., None, None]).numpy()),
-        found=found.numpy(),
-        score=torch.where(found, score, 0.0).numpy().astype(np.float16),
-    )
+    area = masks.cells.sum(dim=(-2, -1)) / MASK_SIDE**2
+    fits = (area >= min_area) & (area <= max_area)
+    return SlotMasks(masks.cells & fits[..., None, None], masks.score)

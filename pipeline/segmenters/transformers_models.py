@@ -4,17 +4,16 @@ A model is a folder as save_pretrained writes it: config.json, tokenizer.json an
 """
 
 import importlib
-from collections.abc import Iterator
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from pipeline.encoders.weights import fetch_from_hub, sha256_of
 from pipeline.errors import BackendError
+from pipeline.noted_files import note_file
 from pipeline.torchvision_shim import ensure_torchvision
 
 OLDEST_VERSION = (5, 9)
@@ -55,6 +54,7 @@ def load_model(class_name: str, source: str, *, device: str, backend: str) -> Lo
             raise _refused(backend, source, f"{file.name} is not there")
     if not files:
         raise _refused(backend, source, "no .safetensors is there")
+    note_file(folder / "config.json")
     try:
         model, tokenizer, missing = _read(model_class, folder)
     except Exception as error:  # a foreign folder fails in a dozen ways inside the package
@@ -86,21 +86,6 @@ def _read(model_class: Any, folder: Path) -> tuple[Any, Any, list[str]]:
     tokenizers = importlib.import_module("tokenizers")
     tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     return model, tokenizer, sorted(loading["missing_keys"])
-
-
-def fixed_launches(count: int, size: int) -> Iterator[tuple[Tensor, int]]:
-    """Split rows 0 .. count - 1 into launches of one size, so that kernels never change.
-
-    Args:
-        count: rows.
-        size: rows of one launch.
-
-    Yields:
-        tuple[Tensor, int]: (size,) rows, the last one repeated where they run out, and how many
-        of them count.
-    """
-    for rows in torch.arange(count).split(size):
-        yield torch.cat([rows, rows[-1:].expand(size - len(rows))]), len(rows)
 
 
 def autocast(device: torch.device) -> torch.autocast:
