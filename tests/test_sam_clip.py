@@ -18,6 +18,7 @@ from pipeline.segmenters.sam_decoding import SamDecoder
 from pipeline.segmenters.sam_points import ProposalSettings
 from pipeline.views import GEOMETRIES, mask_window, square_view
 
+OF_MANY = {"frames_per_launch": 2, "prompts_per_launch": 4}
 both_ways = pytest.mark.parametrize("ways", [{}, {"proposals": "grid"}], ids=["prompts", "grid"])
 
 
@@ -143,10 +144,24 @@ def test_masks_do_not_depend_on_order_or_company(ways):
 
 def tiny_segmenter(fixed=None, mode="clearclip", launches=None, **settings):
     # Random weights tell nothing apart: every noun counts as present.
-    settings = {"min_presence_cells": 0, "min_presence_frame": 0, "min_probability": 0, **settings}
+    # Random weights tell nothing apart. So every noun counts as present, maps are made so flat that
+    # any mask may pass, and SAM's masks are made firm and well thought of.
+    settings = {
+        "min_presence_cells": 0,
+        "min_presence_frame": 0,
+        "min_probability": 0,
+        "logit_scale": 5,
+        "max_area": 1,
+        **settings,
+    }
+    sam = tiny_sam()
+    sam.mask_decoder.iou_prediction_head.layers[-1].bias.fill_(0.9)
+    for maker in sam.mask_decoder.output_hypernetworks_mlps:
+        maker.layers[-1].weight.mul_(100)
+        maker.layers[-1].bias.mul_(100)
     return SamClip(
         DenseClip(tiny_clip(), open_clip.get_tokenizer("ViT-B-16"), short_side=64, mode=mode),
-        SamDecoder(tiny_sam(), **(launches or {})),
+        SamDecoder(sam, **(launches or {})),
         SamClipSettings(**settings),
         grid=ProposalSettings(points_per_side=4, kept=8, min_quality=-9, min_stability=0),
         fixed=fixed,
@@ -168,14 +183,17 @@ def noise_clips(count):
 
 @pytest.mark.parametrize("mode", ["clearclip", "proxy_sam"])
 @pytest.mark.parametrize("proposals", ["prompts", "grid"])
-def test_bits_of_the_official_modules_do_not_depend_on_company_order_or_layout(mode, proposals):
-    segmenter = tiny_segmenter(mode=mode, proposals=proposals)
+@pytest.mark.parametrize("launches", [{}, OF_MANY], ids=["single", "of_many"])
+def test_bits_of_the_official_modules_do_not_depend_on_company_order_or_layout(
+    mode, proposals, launches
+):
+    segmenter = tiny_segmenter(mode=mode, proposals=proposals, launches=launches)
     clips = noise_clips(5)
     together = segmenter.segment(clips)
     assert all(masks.found.any() for masks in together)
     assert_same(segmenter.segment(clips[::-1])[::-1], together)
     assert_same([segmenter.segment([clip])[0] for clip in clips], together)
-    fixed = tiny_segmenter(mode=mode, proposals=proposals, fixed=True)
+    fixed = tiny_segmenter(mode=mode, proposals=proposals, launches=launches, fixed=True)
     assert_same(fixed.segment(clips), together)
 
 
@@ -198,12 +216,7 @@ def unwatched(from_numpy):
 @pytest.mark.parametrize("mode", ["clearclip", "naclip", "proxy_sam"])
 @pytest.mark.parametrize("proposals", ["prompts", "grid"])
 def test_nothing_waits_for_the_device_before_the_masks_are_fetched(mode, proposals, monkeypatch):
-    segmenter = tiny_segmenter(
-        fixed=True,
-        mode=mode,
-        proposals=proposals,
-        launches={"frames_per_launch": 2, "prompts_per_launch": 4},
-    )
+    segmenter = tiny_segmenter(fixed=True, mode=mode, proposals=proposals, launches=OF_MANY)
     clips = noise_clips(3)
     # Words are encoded when they are first met, which may wait.
     expected = segmenter.segment(clips)
