@@ -1,6 +1,6 @@
 """Random reads of features: i2st's mapped shards beside other ways to keep them in HDF5.
 
-    python -m benchmarks.shard_reads [--videos 320] [--draw 40] [--repeats 15] [--folder DIR]
+    python -m benchmarks.shard_reads [--videos 320] [--draw 40] [--repeats 30] [--folder DIR]
 
 Prints Markdown. Every way returns the same bytes, which is checked first. The ceiling is the
 kernel's own copy: read(2) of the same bytes at their places in the same files. "Cold" drops the
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument(
         "--draw", type=int, default=40, help="videos per draw, 5-way 3-shot 5-query"
     )
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to measure")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=flags.folder) as name:
@@ -203,8 +203,8 @@ def timings(
     """Time every way on every draw, in turn, so that a busy moment meets them all.
 
     The ways read different draws in one turn, since the second reader of a row would find it in the
-    processor's cache; and every way begins a turn once, since the first pays for what the last one
-    left there.
+    processor's cache; and in another order in each turn, since each pays for the memory that the
+    one before it gave back.
 
     Args:
         ways: name -> function that reads.
@@ -216,9 +216,7 @@ def timings(
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(len(draws)):
-        names = list(ways)
-        first = turn % len(names)
-        for place, name in enumerate(names[first:] + names[:first]):
+        for place, name in enumerate(np.random.default_rng(turn).permutation(list(ways)).tolist()):
             rows = draws[(turn + place) % len(draws)]
             if cold:
                 mapped_reader(cold / "shards").close()  # a mapped page cannot leave the cache

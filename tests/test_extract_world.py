@@ -24,7 +24,6 @@ from pipeline.shards.lock import FolderLock
 YEAR_SECONDS = 365 * 86400
 OVERCOME = ("EINTR", "short")
 DENIED = r"Permission denied\); .*pass another --out"
-BARE_ERROR = "the last fsync of a folder, and reading a record, let an OSError through"
 
 
 @pytest.fixture
@@ -89,10 +88,10 @@ def outcomes(tmp_path_factory, preloaded, repository):
     "call",
     [
         "write",
-        pytest.param("fsync", marks=pytest.mark.xfail(strict=True, reason=BARE_ERROR)),
+        "fsync",
         "rename",
         "create",
-        pytest.param("read", marks=pytest.mark.xfail(strict=True, reason=BARE_ERROR)),
+        "read",
     ],
 )
 def test_extract_ends_with_code_5_when_a_call_fails_and_goes_on_from_there(outcomes, call):

@@ -285,6 +285,28 @@ def test_a_shard_cut_anywhere_is_noticed(fresh):
             ShardReader(fresh).tokens([0])
 
 
+@pytest.mark.parametrize("only_present", [getattr(os, "RWF_NOWAIT", None), None])
+def test_rows_read_by_the_kernel_equal_those_of_the_map(folder, monkeypatch, only_present):
+    monkeypatch.setattr(mapping, "_ONLY_PRESENT", only_present)
+    by_kernel, from_map = [], []
+    for large, found in ((1, by_kernel), (1 << 40, from_map)):
+        monkeypatch.setattr(mapping, "_LARGE_BYTES", large)
+        reader = ShardReader(folder)
+        found += [reader.tokens([7, 0, 7, 11]), reader.frame_indices([3]), reader.tokens([])]
+    for one, other in zip(by_kernel, from_map, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(by_kernel[0][3], ROWS[11].tokens)
+
+
+def test_large_rows_of_a_shard_cut_after_it_was_opened_are_refused(fresh, monkeypatch):
+    monkeypatch.setattr(mapping, "_LARGE_BYTES", 1)
+    reader = ShardReader(fresh)
+    reader.frame_indices([0])
+    os.truncate(fresh / "shard-00000.h5", 100)
+    with pytest.raises(ShardError, match="cut short while it was read; 100 bytes are left"):
+        reader.tokens([0])
+
+
 def test_change_after_a_good_read_is_noticed_by_the_next_reader(fresh, monkeypatch):
     monkeypatch.setattr(mapping, "_SETTLED_SECONDS", -1.0)
     ShardReader(fresh).tokens([0])

@@ -13,7 +13,12 @@ from typing import Any
 
 from pipeline.errors import ShardError
 from pipeline.shards.failpoints import failpoint
-from pipeline.shards.files import sync_folder, write_atomically
+from pipeline.shards.files import (
+    explain_os_error,
+    read_regular,
+    sync_folder,
+    write_atomically,
+)
 from pipeline.shards.fingerprint import require_same_fingerprint
 from pipeline.shards.index import INDEX_NAME, ShardIndex
 from pipeline.shards.records import (
@@ -25,6 +30,7 @@ from pipeline.shards.records import (
     shard_name,
     sidecar_name,
 )
+from pipeline.shards.sealed_json import MAX_BYTES
 from pipeline.shards.sidecar import Sidecar
 
 _OURS = re.compile(r"(?:shard-(\d{5,})\.(h5|json)|index\.json)(\.tmp)?")
@@ -182,12 +188,15 @@ def finish(folder: Path, dataset: Mapping[str, Any], fingerprint: Mapping[str, A
         failures=tuple(sorted(state.failures.values())),
     )
     data, path = index.to_bytes(), folder / INDEX_NAME
-    if not path.exists() or path.read_bytes() != data:
+    if not path.exists() or read_regular(path, max_bytes=MAX_BYTES) != data:
         write_atomically(path, data, kind="index")
-    for number in _sidecars(folder):
-        (folder / sidecar_name(number)).unlink()
-        failpoint("sidecars.first_removed")
-    sync_folder(folder)
+    try:
+        for number in _sidecars(folder):
+            (folder / sidecar_name(number)).unlink()
+            failpoint("sidecars.first_removed")
+        sync_folder(folder)
+    except OSError as error:
+        raise explain_os_error(error, folder, 0) from error
     failpoint("sidecars.removed")
     return ShardIndex.load(folder)
 

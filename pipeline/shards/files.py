@@ -112,6 +112,7 @@ def read_regular(path: Path, *, max_bytes: int) -> bytes:
 
     Raises:
         ShardError: absent, not a regular file, or larger than ``max_bytes``.
+        ResourceError: the disk fails.
     """
     descriptor = open_regular(path)
     with os.fdopen(descriptor, "rb") as file:
@@ -121,7 +122,10 @@ def read_regular(path: Path, *, max_bytes: int) -> bytes:
                 f"{path} has {size} bytes; at most {max_bytes} were expected; "
                 "it was not written by i2st, delete it"
             )
-        return file.read()
+        try:
+            return file.read()
+        except OSError as error:
+            raise _failed_read(error, path) from error
 
 
 def open_regular(path: Path) -> int:
@@ -135,15 +139,25 @@ def open_regular(path: Path) -> int:
 
     Raises:
         ShardError: absent, a link, or not a regular file.
+        ResourceError: the disk fails.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _NO_FOLLOW)
     except OSError as error:
+        if error.errno == errno.EIO:
+            raise _failed_read(error, path) from error
         _refuse(path, error.strerror or "unreadable")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         _refuse(path, "not a regular file")
     return descriptor
+
+
+def _failed_read(error: OSError, path: Path) -> ResourceError:
+    return ResourceError(
+        f"reading {path} failed ({error.strerror}); a healthy disk was needed; check it and run the "
+        "same command again"
+    )
 
 
 def _refuse(path: Path, why: str) -> NoReturn:

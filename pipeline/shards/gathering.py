@@ -102,11 +102,17 @@ class RowGatherer:
     def _copy(self, name: str, wanted: Mapping[int, Rows], places: Rows, out: NDArray) -> None:
         """Copy a dataset's row ``places[position]`` of each shard to ``out[position]``."""
         for block in _blocks(list(wanted), _MAX_OPEN):
-            opened = [self._mapped(number) for number in block]
-            for shard, number in zip(opened, block, strict=True):
-                shard.prefetch(name, places[wanted[number]].tolist())
-            for shard, number in zip(opened, block, strict=True):
-                _copy_rows(shard.rows(name), places[wanted[number]], out, wanted[number])
+            left: list[tuple[MappedShard, list[int], list[int]]] = []
+            for number in block:
+                shard, positions = self._mapped(number), wanted[number].tolist()
+                shard_rows = places[wanted[number]].tolist()
+                late = shard.copy_present(name, shard_rows, out, positions)
+                left.append((shard, [shard_rows[i] for i in late], [positions[i] for i in late]))
+            # All reads are under way before the first is waited for.
+            for shard, shard_rows, _ in left:
+                shard.prefetch(name, shard_rows)
+            for shard, shard_rows, positions in left:
+                shard.copy(name, shard_rows, out, positions)
 
     def _spec(self, name: str, num_videos: int) -> Spec:
         index = self._index
@@ -136,12 +142,6 @@ class RowGatherer:
                 self._open.popitem(last=False)
         self._open.move_to_end(number)
         return self._open[number]
-
-
-def _copy_rows(source: NDArray, rows: Rows, out: NDArray, positions: Rows) -> None:
-    # Row by row, since `out[positions] = source[rows]` copies everything twice.
-    for row, position in zip(rows.tolist(), positions.tolist(), strict=True):
-        out[position] = source[row]
 
 
 def _blocks(numbers: Sequence[int], size: int) -> list[Sequence[int]]:
