@@ -155,8 +155,8 @@ def open_regular(path: Path) -> int:
 
 def _failed_read(error: OSError, path: Path) -> ResourceError:
     return ResourceError(
-        f"reading {path} failed ({error.strerror}); a healthy disk was needed; check it and run the "
-        "same command again"
+        f"reading {path} failed ({error.strerror}); a healthy disk was needed; check it and run "
+        "the same command again"
     )
 
 
