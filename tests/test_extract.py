@@ -181,8 +181,11 @@ def spy_on(encode, shapes):
         {"shard_videos": 64},
         {"batch_frames": 5},
         {"decode_children": 2},
+        {"hands": 1},
+        {"hands": 4, "batch_frames": 4},
         {"workers": 1},
-        {"workers": 2, "shard_videos": 2},
+        {"workers": 2, "shard_videos": 2, "hands": 2},
+        {"workers": 4, "batch_frames": 8},
     ],
     ids=str,
 )

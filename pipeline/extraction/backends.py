@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pipeline.decoding import get_decoder
 from pipeline.devices import resolve_device
 from pipeline.encoders import FrameEncoder, get_encoder
-from pipeline.errors import ConfigError
 from pipeline.extraction.config import ExtractConfig
 from pipeline.extraction.made_by import MadeBy
 from pipeline.noted_files import noting_files
@@ -27,7 +26,9 @@ def load_backends(config: ExtractConfig, worker_number: int = 0) -> Backends:
     device = resolve_device(config.device, worker_number)
     with noting_files() as files:
         encoder = _encoder(config, device) if config.store == "features" else None
-        segmenter = _segmenter(config, device)
+        segmenter = get_segmenter(
+            config.segmenter, device=device, masks=config.masks, **config.segmenter_options
+        )
         fingerprints = {
             "decoder": {"name": config.decoder, "version": get_decoder(config.decoder).version()},
             "encoder": encoder.fingerprint() if encoder else None,
@@ -42,16 +43,3 @@ def load_backends(config: ExtractConfig, worker_number: int = 0) -> Backends:
 
 def _encoder(config: ExtractConfig, device: str) -> FrameEncoder:
     return get_encoder(config.encoder, device=device, grid=config.grid, weights=config.weights)
-
-
-def _segmenter(config: ExtractConfig, device: str) -> Segmenter | None:
-    options = config.segmenter_options
-    try:
-        return get_segmenter(config.segmenter, device=device, masks=config.masks, **options)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise ConfigError(
-            f"segmenter {config.segmenter} does not take all of {', '.join(options)} ({error}); "
-            "needed: its own options; drop the flag"
-        ) from error
