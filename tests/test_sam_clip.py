@@ -132,6 +132,10 @@ def assert_same(ours, theirs):
         assert_same_masks(first, second)
 
 
+def test_no_clips_have_no_masks():
+    assert segment() == []
+
+
 @both_ways
 def test_masks_do_not_depend_on_order_or_company(ways):
     clips = random_clips(6)
