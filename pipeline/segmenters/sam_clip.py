@@ -37,7 +37,7 @@ from pipeline.segmenters.frame_embedder import Embedding, FrameEmbedder, over_fr
 from pipeline.segmenters.grid_instances import grid_instances
 from pipeline.segmenters.map_instances import PromptedSam, prompted_instances
 from pipeline.segmenters.mask_packing import Fetch
-from pipeline.segmenters.noun_maps import noun_maps
+from pipeline.segmenters.noun_maps import NounMaps, noun_maps
 from pipeline.segmenters.sam_clip_settings import SamClipSettings, settings_of
 from pipeline.segmenters.sam_points import PointDecoder, ProposalSettings
 from pipeline.segmenters.text_bank import BACKGROUND, TEMPLATES, TextBank
@@ -124,33 +124,32 @@ class SamClip:
         return [masks[place] for place in range(len(clips))]
 
     def _begin(self, batch: ClipBatch) -> Fetch:
-        settings = self.settings
         frames = FrameEmbedder(self.sam, batch.frames)
         proxy = None
         if self.clip.needs_proxy:
             proxy = over_frame(frames.of_all(), self.sam.mask_side)
         features = self.clip.encode_frames(batch.frames, proxy)
-        nouns = noun_maps(features, batch.texts, settings)
-        if settings.proposals == "grid":
-            found = grid_instances(
-                self.sam,
-                frames,
-                features.cells,
-                batch.texts,
-                nouns,
-                settings,
-                self._grid,
-                fixed=self._fixed,
-            )
-        else:
-            found = prompted_instances(self.sam, frames, nouns, settings, fixed=self._fixed)
+        nouns = noun_maps(features, batch.texts, self.settings)
+        instances, scores = self._instances(batch, frames, features, nouns)
         otherwise = cut_maps(
             nouns.maps,
             nouns.thresholds,
-            max_area=settings.max_area,
-            score_factor=settings.fallback_score,
+            max_area=self.settings.max_area,
+            score_factor=self.settings.fallback_score,
         )
-        return Fetch(unite(*found, otherwise))
+        return Fetch(unite(instances, scores, otherwise))
+
+    def _instances(
+        self, batch: ClipBatch, frames: FrameEmbedder, features: DenseFeatures, nouns: NounMaps
+    ) -> tuple[Tensor, Tensor]:
+        """(B, S, K, 128, 128) bool, and (B, S, K) scores."""
+        settings, fixed = self.settings, self._fixed
+        if settings.proposals == "prompts":
+            return prompted_instances(self.sam, frames, nouns, settings, fixed=fixed)
+        cells, texts = features.cells, batch.texts
+        return grid_instances(
+            self.sam, frames, cells, texts, nouns, settings, self._grid, fixed=fixed
+        )
 
 
 def build(
