@@ -1,5 +1,6 @@
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -374,3 +375,12 @@ def test_the_detector_runs_in_bfloat16_as_on_a_gpu(detector, monkeypatch):
         assert ours.shape == theirs.shape
         assert ours.isfinite().all()
     assert not torch.equal(found.scores, expected.scores)
+
+
+def test_detections_from_several_threads_are_those_of_one(detector):
+    clips = [random_frames(3, 40 + i, 30) for i in range(8)]
+    with ThreadPoolExecutor(4, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+        found = list(threads.map(lambda frames: detector.find(frames, NOUNS), clips))
+    for frames, own in zip(clips, found, strict=True):
+        for first, second in zip(own, detector.find(frames, NOUNS), strict=True):
+            assert torch.equal(first, second)

@@ -3,6 +3,7 @@ import hashlib
 import json
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -334,3 +335,18 @@ def test_sam3_is_taken_from_the_hubs_cache(folder, tmp_path, monkeypatch):
         monkeypatch.setattr(module, "HF_HUB_CACHE", str(tmp_path), raising=False)
     facts = get_segmenter("sam3:someone/tiny").fingerprint()
     assert facts == {**get_segmenter(f"sam3:{folder}").fingerprint(), "model": "tiny"}
+
+
+def test_sam3_answers_from_several_threads_are_those_of_one(folder):
+    segmenter = get_segmenter(f"sam3:{folder}", min_presence=0, min_score=0, max_area=1.0)
+    clips = [
+        scene_clip(random_frames(3, 40 + i, 30).numpy(), actor=("dog",), objects=(f"ball {i}",))
+        for i in range(8)
+    ]
+    expected = segmenter.segment(clips)
+    fresh = get_segmenter(f"sam3:{folder}", min_presence=0, min_score=0, max_area=1.0)
+    with ThreadPoolExecutor(4, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+        found = list(threads.map(lambda clip: fresh.segment([clip])[0], clips))
+    for first, second in zip(found, expected, strict=True):
+        assert first.found.any()
+        assert_same_masks(first, second)
