@@ -165,6 +165,50 @@ def test_run_tasks_kills_its_busy_workers_at_once_on_a_second_signal(tmp_path):
     assert not any(psutil.pid_exists(pid) for pid in busy)
 
 
+COMPUTER = """
+    import os, signal, threading, time
+    from contextlib import contextmanager
+    import torch
+    from pipeline.extraction.interruption import StopRequest
+    from pipeline.scheduling import Where, run_tasks
+
+    @contextmanager
+    def computing(number):
+        def work(matrix):
+            busy.set()
+            while True:
+                matrix @ matrix
+        yield work
+        print("never closed before its end")
+
+    def two_signals():
+        busy.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        while stop.signal_number is None:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    busy = threading.Event()
+    with StopRequest(grace_seconds=50) as stop:
+        threading.Thread(target=two_signals, daemon=True).start()
+        tasks = [torch.ones(500, 500)] * 3
+        list(run_tasks(tasks, computing, where=Where(), stop=stop, split=list, give_up=list))
+"""
+
+
+def test_run_tasks_leaves_hands_that_compute_behind_on_a_second_signal(repository):
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(COMPUTER)],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    # Without care, torch's threads abort the interpreter at its end, with status -6.
+    assert (process.returncode, process.stdout, process.stderr) == (143, "", "")
+
+
 WAITER = """
     import sys, time
     from pipeline.extraction.interruption import StopRequest

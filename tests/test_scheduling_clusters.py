@@ -12,12 +12,14 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
+from distributed import Client
 
 from pipeline.errors import BackendError, ConfigError, ResourceError
-from pipeline.scheduling import SlurmSettings, Where, run_tasks
+from pipeline.scheduling import SlurmSettings, Where, dask_worker, run_tasks
 from pipeline.scheduling import existing_cluster as existing
 
 TESTS = Path(__file__).parent
@@ -113,11 +115,10 @@ def test_slurm_settings_refuse(settings, message):
         SlurmSettings(**settings)
 
 
-def dask_process(stack, command, *arguments):
-    path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+def dask_process(stack, command, *arguments, path=(TESTS.parent, TESTS)):
     process = subprocess.Popen(
         [sys.executable, "-m", f"distributed.cli.dask_{command}", *arguments],
-        env={**os.environ, "PYTHONPATH": path, **FAST_RESTARTS},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), **FAST_RESTARTS},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -196,9 +197,10 @@ def test_run_tasks_works_on_the_workers_of_two_machines_at_once(tmp_path):
         nodes = ["--nthreads", "2", "--memory-limit", "0", "--local-directory", str(tmp_path)]
         other = ["--host", "127.0.0.2", "--dashboard-address", "127.0.0.1:0"]
         dask_process(stack, "worker", address, *nodes, *other)
-        # Tasks are handed out as they are read, so the late worker takes part when it joins.
-        told = list(run(range(150), telling, scheduler=address, hands=1))
-    assert sorted(square for square, _, _ in told) == [n * n for n in range(150)]
+        with Client(address, set_as_default=False) as client:
+            client.wait_for_workers(2)
+        told = list(run(range(20), telling, scheduler=address, hands=1))
+    assert sorted(square for square, _, _ in told) == [n * n for n in range(20)]
     assert len({pid for _, _, pid in told}) == 2
     assert {number for _, number, _ in told} == {0}
 
@@ -216,6 +218,23 @@ def test_run_tasks_says_that_a_scheduler_has_no_worker(tmp_path, monkeypatch):
         pytest.raises(ResourceError, match=f"no worker for 1 s at {address}; at least 1"),
     ):
         list(run([1], telling, scheduler=address))
+
+
+def test_run_tasks_says_that_workers_lack_what_is_to_run_there(tmp_path):
+    with scheduler(tmp_path / "dask", "127.0.0.1", workers=0) as address, ExitStack() as stack:
+        nodes = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
+        dask_process(stack, "worker", address, *nodes, path=[TESTS.parent])
+        with Client(address, set_as_default=False) as client:
+            client.wait_for_workers(1)
+        with pytest.raises(ConfigError, match=f"workers of {address} lack .*{__name__}.*i2st was"):
+            list(run([1], telling, scheduler=address))
+
+
+def test_opened_worker_refuses_to_join_with_another_i2st(monkeypatch):
+    plugin = dask_worker.OpenedWorker("name", telling, shielded=False)
+    monkeypatch.setattr(dask_worker, "__version__", "0.0.1")
+    with pytest.raises(ConfigError, match="tcp://w:1 has i2st 0.0.1; .* was needed"):
+        plugin.setup(SimpleNamespace(address="tcp://w:1"))
 
 
 def test_run_tasks_says_that_the_scheduler_is_gone(tmp_path, monkeypatch):

@@ -42,8 +42,8 @@ class Cluster:
     def leave(self, plugin: str) -> None:
         """Close what was opened in workers that live on."""
         if not self.is_local:
-            # A scheduler that is gone needs no farewell.
-            with suppress(OSError, RuntimeError):
+            # A scheduler that is gone, or a worker that never had it, needs no farewell.
+            with suppress(OSError, RuntimeError, KeyError):
                 self.client.unregister_worker_plugin(plugin)
 
 

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from typing import Generic
 
-from pipeline.errors import ResourceError
+from pipeline.errors import ConfigError, I2STError, ResourceError
 from pipeline.extraction.interruption import StopRequest
 from pipeline.scheduling.blame import TaskBook
 from pipeline.scheduling.clusters import Cluster, open_cluster
@@ -32,13 +32,26 @@ def run_on_dask(
         return
     name = f"i2st-{uuid.uuid4().hex}"
     with open_cluster(where, open_worker) as cluster:
-        plugin = OpenedWorker(name, open_worker, shielded=cluster.is_local)
-        cluster.client.register_plugin(plugin, name=name)
         try:
+            _introduce(cluster, OpenedWorker(name, open_worker, shielded=cluster.is_local))
             hands = DaskHands(cluster.client, name, hands=where.hands)
             yield from _Run(cluster, book, hands, stop)
         finally:
             cluster.leave(name)
+
+
+def _introduce(cluster: Cluster, plugin: OpenedWorker) -> None:
+    """Give the plugin to every worker there is and will be."""
+    try:
+        cluster.client.register_plugin(plugin, name=plugin.name)
+    except (I2STError, OSError):
+        raise
+    except Exception as error:
+        # What a worker cannot unpickle comes back as a plain Exception.
+        raise ConfigError(
+            f"workers of {cluster.name} lack what is to run there ({error}); i2st was needed, as "
+            "here; start the scheduler and its workers from this environment"
+        ) from error
 
 
 class _Run(Generic[TaskT, ResultT]):

@@ -9,6 +9,8 @@ from typing import Any
 
 from distributed import Worker, WorkerPlugin, get_worker
 
+from data_manifests import __version__
+from pipeline.errors import ConfigError
 from pipeline.scheduling.types import OpenWorker
 
 
@@ -24,11 +26,17 @@ class OpenedWorker(WorkerPlugin):
 
     def __init__(self, name: str, open_worker: OpenWorker[Any, Any], *, shielded: bool) -> None:
         self.name = name
+        self._version = __version__
         self._open_worker = open_worker
         self._shielded = shielded
 
     def setup(self, worker: Worker) -> None:
         """Prepare, but open nothing: a worker that joins must be there at once."""
+        if __version__ != self._version:
+            raise ConfigError(
+                f"worker {worker.address} has i2st {__version__}; {self._version} was needed, as "
+                "here; start the scheduler and its workers from this environment"
+            )
         self._worker_name = str(worker.name)
         self._lock = threading.Lock()
         self._stack = ExitStack()

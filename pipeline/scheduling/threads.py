@@ -6,8 +6,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from queue import SimpleQueue
+from contextlib import ExitStack, suppress
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +15,9 @@ from pipeline.extraction.interruption import StopRequest
 from pipeline.scheduling.types import OpenWorker, ResultT, TaskT
 
 _NOTHING: Any = object()
+
+# A signal that comes just before the main thread begins to wait is seen when the wait is over.
+_NAP_SECONDS = 0.2
 
 
 def run_in_threads(
@@ -69,7 +72,8 @@ class _Hands:
             self._todo.put(_NOTHING)
         if kind is None or issubclass(kind, Exception) or not self._is_told_to_end(kind):
             for thread in self._threads:
-                thread.join()
+                while thread.is_alive():
+                    thread.join(_NAP_SECONDS)
 
     def give(self, task: Any) -> None:
         """Have a free hand do a task."""
@@ -78,7 +82,10 @@ class _Hands:
 
     def take(self) -> Any:
         """The next result; raises what its task raised."""
-        result, error = self._done.get()
+        while True:
+            with suppress(Empty):
+                result, error = self._done.get(timeout=_NAP_SECONDS)
+                break
         self.num_busy -= 1
         if error is not None:
             raise error
