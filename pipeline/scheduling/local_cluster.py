@@ -44,6 +44,8 @@ def local_cluster(where: Where, module: str) -> Iterator[Cluster]:
                 processes=True,
                 host="127.0.0.1",
                 dashboard_address=None,
+                # Without a dashboard its port is still taken, 8787 or, with a warning, another.
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                 memory_limit=0,
                 silence_logs=50,
                 # A fork server hands down the variables that it was started with.
