@@ -945,8 +945,8 @@ def show(
     as_json: Json = False,
 ) -> None:
     """A picture of a video's frames, or of some of the shards', with masks, prompts and scores."""
-    from pipeline.contact_sheet import contact_sheet, save_sheet
     from pipeline.shards.records import Failure
+    from pipeline.showing.contact_sheet import contact_sheet, save_sheet
 
     if not path.exists():
         raise ConfigError(
@@ -999,7 +999,7 @@ def _video_clips(flags: Mapping[str, Any]) -> tuple[str, str, list[Any]]:
     from pipeline.manifests import Manifest, load_manifest
     from pipeline.manifests.types import ClassPrompts
     from pipeline.segmenters import get_segmenter
-    from pipeline.shown_clips import clip_of_video
+    from pipeline.showing.clips import clip_of_video
 
     path = flags["path"]
     class_name = flags["class_name"] or path.resolve().parent.name
@@ -1036,7 +1036,7 @@ def _shard_clips(flags: Mapping[str, Any]) -> tuple[str, str, list[Any]]:
     from pipeline.datasets import open_dataset
     from pipeline.manifests import Manifest, known_manifests, load_manifest
     from pipeline.prompt_tables import load_prompt_tables
-    from pipeline.shown_shards import choose_rows, clips_of_shards, prompts_differ
+    from pipeline.showing.shards import choose_rows, clips_of_shards, prompts_differ
 
     reader = _open_shards(flags["path"])
     index = reader.index
@@ -1210,8 +1210,8 @@ def masks_score(
     from pipeline.devices import resolve_device
     from pipeline.prompt_tables import load_prompt_tables
     from pipeline.prompted_clips import prompted_clips
-    from pipeline.score_rows import ALL_CLASSES
-    from pipeline.segmenter_scores import open_truth, score_segmenter, videos_with_truth
+    from pipeline.scoring.score_rows import ALL_CLASSES
+    from pipeline.scoring.segmenter_scores import open_truth, score_segmenter, videos_with_truth
     from pipeline.segmenters import get_segmenter
 
     source = open_dataset(

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.segmenters.sam_attention import use_fused_attention
-from pipeline.segmenters.sam_clip_weights import resize_input
-from pipeline.segmenters.sam_decoding import SamDecoder
+from pipeline.segmenters.sam.attention import use_fused_attention
+from pipeline.segmenters.sam.decoding import SamDecoder
+from pipeline.segmenters.sam_clip.weights import resize_input
 from pipeline.torchvision_shim import ensure_torchvision
 
 HEIGHT, WIDTH = 240, 320

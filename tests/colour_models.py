@@ -3,11 +3,11 @@
 import torch
 from colour_scenes import COLOURS, GREEN
 
-from pipeline.segmenters.dense_clip import DenseFeatures
+from pipeline.segmenters.sam.decoding import Candidates, EmbeddedFrames
+from pipeline.segmenters.sam.points import ProposalSettings
 from pipeline.segmenters.sam_clip import SamClip
-from pipeline.segmenters.sam_clip_settings import SamClipSettings
-from pipeline.segmenters.sam_decoding import Candidates, EmbeddedFrames
-from pipeline.segmenters.sam_points import ProposalSettings
+from pipeline.segmenters.sam_clip.dense_clip import DenseFeatures
+from pipeline.segmenters.sam_clip.settings import SamClipSettings
 
 GRID = ProposalSettings(points_per_side=8, kept=16)
 

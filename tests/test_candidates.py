@@ -3,8 +3,8 @@ import pytest
 import torch
 from skimage.morphology import dilation
 
-from pipeline.segmenters.candidates import choose, map_on_masks
-from pipeline.segmenters.sam_decoding import Candidates
+from pipeline.segmenters.sam.decoding import Candidates
+from pipeline.segmenters.sam_clip.candidates import choose, map_on_masks
 
 LIMITS = {"min_area": 5e-4, "max_area": 0.9}
 FULL = (64.0, 64.0)

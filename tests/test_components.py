@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.measure import label
 
-from pipeline.segmenters.components import label_components, strongest_components
+from pipeline.segmenters.sam_clip.components import label_components, strongest_components
 
 
 def same_partition(ours, theirs):

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.contact_sheet import FRAMES_PER_ROW, THUMBNAIL, contact_sheet, save_sheet
 from pipeline.errors import ConfigError
-from pipeline.mask_overlay import FILL_OPACITY, SLOT_COLOURS, paint_masks
 from pipeline.masks import pack_masks
 from pipeline.segmenters import no_masks
-from pipeline.shown_clips import Noun, ShownClip
+from pipeline.showing.clips import Noun, ShownClip
+from pipeline.showing.contact_sheet import FRAMES_PER_ROW, THUMBNAIL, contact_sheet, save_sheet
+from pipeline.showing.mask_overlay import FILL_OPACITY, SLOT_COLOURS, paint_masks
 
 GREY = 90
 

@@ -9,11 +9,16 @@ from tiny_models import open_clip, tiny_clip
 
 from pipeline.errors import BackendError
 from pipeline.prompts import PromptSet
-from pipeline.segmenters.dense_attention import MODES, last_block_tokens, proxied_cells
-from pipeline.segmenters.dense_clip import DenseClip, DenseFeatures, input_size, trunk_tokens
-from pipeline.segmenters.noun_maps import noun_maps, noun_probabilities, presence
-from pipeline.segmenters.sam_clip_settings import SamClipSettings
-from pipeline.segmenters.text_bank import BACKGROUND, TEMPLATES, PromptText, TextBank
+from pipeline.segmenters.sam_clip.dense_attention import MODES, last_block_tokens, proxied_cells
+from pipeline.segmenters.sam_clip.dense_clip import (
+    DenseClip,
+    DenseFeatures,
+    input_size,
+    trunk_tokens,
+)
+from pipeline.segmenters.sam_clip.noun_maps import noun_maps, noun_probabilities, presence
+from pipeline.segmenters.sam_clip.settings import SamClipSettings
+from pipeline.segmenters.sam_clip.text_bank import BACKGROUND, TEMPLATES, PromptText, TextBank
 
 
 @pytest.fixture(scope="module")

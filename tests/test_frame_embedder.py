@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.segmenters.frame_embedder import FrameEmbedder, over_frame
-from pipeline.segmenters.sam_decoding import EmbeddedFrames
+from pipeline.segmenters.sam.decoding import EmbeddedFrames
+from pipeline.segmenters.sam_clip.frame_embedder import FrameEmbedder, over_frame
 
 
 class CountingSam:

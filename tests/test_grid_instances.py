@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from pipeline.segmenters.grid_instances import name_proposals
-from pipeline.segmenters.sam_clip_settings import SamClipSettings
-from pipeline.segmenters.text_bank import PromptText
+from pipeline.segmenters.sam_clip.grid_instances import name_proposals
+from pipeline.segmenters.sam_clip.settings import SamClipSettings
+from pipeline.segmenters.sam_clip.text_bank import PromptText
 
 RED, BLUE, GREEN = torch.eye(3)
 SETTINGS = SamClipSettings(components=2)

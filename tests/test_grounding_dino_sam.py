@@ -11,13 +11,21 @@ from tiny_transformers import bert_tokenizer, transformers, write_tiny_grounding
 
 from pipeline.errors import BackendError, ConfigError
 from pipeline.masks import unpack_masks
-from pipeline.segmenters import get_segmenter, grounding_dino
-from pipeline.segmenters.box_selection import box_iou, select_boxes
-from pipeline.segmenters.grounding_dino import Detections, GroundingDino, detector_size
-from pipeline.segmenters.grounding_dino_sam import GroundingDinoSam, GroundingDinoSamSettings
-from pipeline.segmenters.sam_decoding import Candidates, EmbeddedFrames
-from pipeline.segmenters.slot_nouns import nouns_by_slot
-from pipeline.segmenters.transformers_models import load_model
+from pipeline.segmenters import get_segmenter
+from pipeline.segmenters.open_vocabulary import grounding_dino
+from pipeline.segmenters.open_vocabulary.box_selection import box_iou, select_boxes
+from pipeline.segmenters.open_vocabulary.grounding_dino import (
+    Detections,
+    GroundingDino,
+    detector_size,
+)
+from pipeline.segmenters.open_vocabulary.grounding_dino_sam import (
+    GroundingDinoSam,
+    GroundingDinoSamSettings,
+)
+from pipeline.segmenters.open_vocabulary.slot_nouns import nouns_by_slot
+from pipeline.segmenters.open_vocabulary.transformers_models import load_model
+from pipeline.segmenters.sam.decoding import Candidates, EmbeddedFrames
 
 NOUNS = ("person", "hockey sticks", "red hat")
 SIDE = 64

@@ -3,7 +3,7 @@ import pytest
 from scipy import ndimage
 from skimage.draw import disk
 
-from pipeline.mask_scores import MEASURES, frame_scores, middle_cells
+from pipeline.scoring.mask_scores import MEASURES, frame_scores, middle_cells
 
 
 def rectangle(rows, columns):

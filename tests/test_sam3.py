@@ -17,10 +17,11 @@ from tiny_transformers import SAM3_SIDE, clip_tokenizer, transformers, write_tin
 from pipeline.errors import BackendError
 from pipeline.masks import unpack_masks
 from pipeline.noted_files import noting_files
-from pipeline.segmenters import get_segmenter, sam3_model, transformers_models
-from pipeline.segmenters.sam3 import Sam3, Sam3Settings
-from pipeline.segmenters.sam3_model import ConceptMasks, Sam3Concepts
-from pipeline.segmenters.transformers_models import load_model
+from pipeline.segmenters import get_segmenter
+from pipeline.segmenters.open_vocabulary import sam3_model, transformers_models
+from pipeline.segmenters.open_vocabulary.sam3 import Sam3, Sam3Settings
+from pipeline.segmenters.open_vocabulary.sam3_model import ConceptMasks, Sam3Concepts
+from pipeline.segmenters.open_vocabulary.transformers_models import load_model
 
 NOUNS = ("person", "hockey stick", "ball")
 

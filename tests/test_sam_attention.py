@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_models import tiny_sam
 
-from pipeline.segmenters.sam_attention import FusedAttention, relative_terms, use_fused_attention
+from pipeline.segmenters.sam.attention import FusedAttention, relative_terms, use_fused_attention
 
 
 def official_attention(*, width, heads, side, seed=0):

@@ -11,11 +11,11 @@ from torch.utils._python_dispatch import _disable_current_modes
 from pipeline.errors import BackendError, ConfigError
 from pipeline.masks import pool_masks, unpack_masks
 from pipeline.segmenters import get_segmenter
-from pipeline.segmenters.dense_clip import DenseClip
+from pipeline.segmenters.sam.decoding import SamDecoder
+from pipeline.segmenters.sam.points import ProposalSettings
 from pipeline.segmenters.sam_clip import SamClip
-from pipeline.segmenters.sam_clip_settings import SamClipSettings, settings_of
-from pipeline.segmenters.sam_decoding import SamDecoder
-from pipeline.segmenters.sam_points import ProposalSettings
+from pipeline.segmenters.sam_clip.dense_clip import DenseClip
+from pipeline.segmenters.sam_clip.settings import SamClipSettings, settings_of
 from pipeline.views import GEOMETRIES, mask_window, square_view
 
 OF_MANY = {"frames_per_launch": 2, "prompts_per_launch": 4}

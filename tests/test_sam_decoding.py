@@ -4,8 +4,8 @@ import torch
 from host_waits import NoHostWaits
 from tiny_models import segment_anything, tiny_sam
 
-from pipeline.segmenters.sam_attention import use_fused_attention
-from pipeline.segmenters.sam_decoding import (
+from pipeline.segmenters.sam.attention import use_fused_attention
+from pipeline.segmenters.sam.decoding import (
     BOX_FIRST,
     BOX_SECOND,
     PAD,

@@ -2,7 +2,7 @@ import pytest
 import torch
 from tiny_models import segment_anything, tiny_sam
 
-from pipeline.segmenters.sam_mask_decoder import FoldedDecoder
+from pipeline.segmenters.sam.mask_decoder import FoldedDecoder
 
 
 class DecoderOfVitB:

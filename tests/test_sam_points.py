@@ -4,8 +4,8 @@ import torch
 from host_waits import NoHostWaits
 from tiny_models import tiny_sam
 
-from pipeline.segmenters.sam_decoding import Candidates, EmbeddedFrames, SamDecoder
-from pipeline.segmenters.sam_points import (
+from pipeline.segmenters.sam.decoding import Candidates, EmbeddedFrames, SamDecoder
+from pipeline.segmenters.sam.points import (
     ProposalSettings,
     grid_points,
     judge,

@@ -7,10 +7,11 @@ import torch
 from tiny_models import open_clip, segment_anything, tiny_clip, tiny_clip_config, tiny_sam
 
 from pipeline.errors import BackendError, ConfigError, ResourceError
-from pipeline.segmenters import get_segmenter, published_weights, sam_checkpoints
-from pipeline.segmenters.published_weights import PublishedFile, fetch
-from pipeline.segmenters.sam_checkpoints import find_checkpoint
-from pipeline.segmenters.sam_clip_weights import load_clip, load_sam, resize_input
+from pipeline.segmenters import get_segmenter
+from pipeline.segmenters.sam import checkpoints, published_weights
+from pipeline.segmenters.sam.checkpoints import find_checkpoint
+from pipeline.segmenters.sam.published_weights import PublishedFile, fetch
+from pipeline.segmenters.sam_clip.weights import load_clip, load_sam, resize_input
 
 CONTENT = b"weights " * 300_000
 
@@ -51,7 +52,7 @@ def own_world(tmp_path, monkeypatch):
     for name in ("I2ST_SAM_CHECKPOINT", "I2ST_CLIP_CHECKPOINT", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("I2ST_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sam_checkpoints, "ADDRESS", "http://127.0.0.1:9")
+    monkeypatch.setattr(checkpoints, "ADDRESS", "http://127.0.0.1:9")
     monkeypatch.chdir(tmp_path)
 
 
@@ -142,10 +143,10 @@ def test_a_cache_folder_that_cannot_be_made_is_a_lack_of_room(server, tmp_path, 
 
 
 def test_weights_are_looked_for_in_order(server, tmp_path, monkeypatch):
-    name, _ = sam_checkpoints.PUBLISHED["vit_h"]
+    name, _ = checkpoints.PUBLISHED["vit_h"]
     digest = hashlib.sha256(CONTENT).hexdigest()
-    monkeypatch.setitem(sam_checkpoints.PUBLISHED, "vit_h", (name, digest))
-    monkeypatch.setattr(sam_checkpoints, "ADDRESS", server.address)
+    monkeypatch.setitem(checkpoints.PUBLISHED, "vit_h", (name, digest))
+    monkeypatch.setattr(checkpoints, "ADDRESS", server.address)
     downloaded = find_checkpoint("vit_h")
     assert downloaded == (tmp_path / "cache" / name, "vit_h")
     usual = tmp_path / "weights" / name

@@ -9,8 +9,8 @@ from pipeline.manifests import Video
 from pipeline.masks import pack_masks
 from pipeline.prompted_clips import prompted_clips
 from pipeline.prompts import PromptSet
-from pipeline.score_rows import ALL_CLASSES
-from pipeline.segmenter_scores import score_segmenter, videos_with_truth
+from pipeline.scoring.score_rows import ALL_CLASSES
+from pipeline.scoring.segmenter_scores import score_segmenter, videos_with_truth
 from pipeline.segmenters import ClipToSegment, get_segmenter
 from pipeline.segmenters.precomputed import Precomputed
 from pipeline.shards.records import Failure
@@ -121,7 +121,7 @@ def test_a_video_without_masks_scores_zero_and_one_that_fails_is_named(truth, tm
 def test_scores_do_not_depend_on_how_many_clips_share_a_call(truth, monkeypatch):
     clips = [clip(name) for name in TRUTHS]
     together = score_segmenter(truth, truth, clips)
-    monkeypatch.setattr("pipeline.segmenter_scores.CLIPS_PER_CALL", 1)
+    monkeypatch.setattr("pipeline.scoring.segmenter_scores.CLIPS_PER_CALL", 1)
     assert score_segmenter(truth, truth, clips) == together
 
 

@@ -16,7 +16,7 @@ from pipeline.manifests import Manifest
 from pipeline.manifests.types import ClassPrompts
 from pipeline.prompts import PromptTables, class_prompt_sets, prompts_sha256
 from pipeline.shards.reader import ShardReader
-from pipeline.shown_shards import choose_rows, clips_of_shards, prompts_differ
+from pipeline.showing.shards import choose_rows, clips_of_shards, prompts_differ
 
 MANIFEST = Manifest(
     name="toy",

@@ -98,8 +98,8 @@ def _none(model: str, *, device: str, masks: Path | None, **options: Any) -> Non
 
 SEGMENTERS: dict[str, Callable[..., Segmenter | None]] = {
     "sam_clip": _from("sam_clip"),
-    "sam3": _from("sam3"),
-    "grounding_dino_sam": _from("grounding_dino_sam"),
+    "sam3": _from("open_vocabulary.sam3"),
+    "grounding_dino_sam": _from("open_vocabulary.grounding_dino_sam"),
     "precomputed": _from("precomputed"),
     "center_prior": _from("center_prior"),
     "none": _none,

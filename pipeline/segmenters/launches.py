@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pipeline.segmenters.sam_decoding import filled_up
+from pipeline.segmenters.sam.decoding import filled_up
 
 
 def launch(run: Callable[..., tuple[Tensor, ...]], *rows: Tensor, size: int) -> tuple[Tensor, ...]:

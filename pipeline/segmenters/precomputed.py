@@ -28,10 +28,10 @@ from pipeline.errors import BackendError, VideoError
 from pipeline.manifests import Video
 from pipeline.masks import pack_masks, pool_masks
 from pipeline.segmenters import MASK_SIDE, ClipToSegment, Masks, no_masks
-from pipeline.segmenters.given_masks import GivenMasks
-from pipeline.segmenters.json_masks import read_json
-from pipeline.segmenters.npz_masks import read_npz
-from pipeline.segmenters.png_masks import read_png_folder
+from pipeline.segmenters.mask_files.given import GivenMasks
+from pipeline.segmenters.mask_files.json import read_json
+from pipeline.segmenters.mask_files.npz import read_npz
+from pipeline.segmenters.mask_files.png import read_png_folder
 
 Reader = Callable[[Path, Sequence[int], int], GivenMasks]
 SUFFIXES = (".npz", ".json", ".png")

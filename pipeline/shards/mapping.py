@@ -77,7 +77,13 @@ class MappedShard:
         return [i for i, (row, at) in pairs if not self._read(name, row, out[at], _ONLY_PRESENT)]
 
     def copy(self, name: str, rows: Sequence[int], out: NDArray, positions: Sequence[int]) -> None:
-        """Copy rows, as `copy_present` does, but wait for those that are on the disk.
+        """Copy rows, and wait for those that are on the disk.
+
+        Args:
+            name: of a dataset.
+            rows: of `rows(name)`.
+            out: receives row ``rows[i]`` at ``positions[i]``.
+            positions: as many as rows.
 
         Raises:
             ShardError: the file was cut short after it was opened.

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.segmenters.mask_packing import upload
-from pipeline.segmenters.sam_decoding import EmbeddedFrames
+from pipeline.segmenters.sam.decoding import EmbeddedFrames
 
 
 class Embedding(Protocol):

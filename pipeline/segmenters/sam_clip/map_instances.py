@@ -13,14 +13,14 @@ from torch import Tensor
 
 from pipeline.segmenters import MASK_SIDE
 from pipeline.segmenters.assembly import pool_to_cells
-from pipeline.segmenters.candidates import choose
-from pipeline.segmenters.components import Components, strongest_components
-from pipeline.segmenters.frame_embedder import FrameEmbedder
 from pipeline.segmenters.launches import launch
 from pipeline.segmenters.mask_packing import upload
-from pipeline.segmenters.noun_maps import NounMaps
-from pipeline.segmenters.sam_clip_settings import SamClipSettings
-from pipeline.segmenters.sam_decoding import Candidates, EmbeddedFrames
+from pipeline.segmenters.sam.decoding import Candidates, EmbeddedFrames
+from pipeline.segmenters.sam_clip.candidates import choose
+from pipeline.segmenters.sam_clip.components import Components, strongest_components
+from pipeline.segmenters.sam_clip.frame_embedder import FrameEmbedder
+from pipeline.segmenters.sam_clip.noun_maps import NounMaps
+from pipeline.segmenters.sam_clip.settings import SamClipSettings
 
 FRAMES_AT_ONCE = 32
 """Frames whose prompts a GPU decodes together; each has up to 12, and a prompt 1 MB of logits."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.segmenters import NUM_SLOTS
-from pipeline.segmenters.given_masks import GivenMasks, MaskFileError, check_size, empty_masks
+from pipeline.segmenters.mask_files.given import GivenMasks, MaskFileError, check_size, empty_masks
 
 
 def read_png_folder(folder: Path, frame_indices: Sequence[int], num_frames: int) -> GivenMasks:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.segmenters import ClipToSegment
 from pipeline.segmenters.mask_packing import upload
-from pipeline.segmenters.text_bank import PromptText, TextBank
+from pipeline.segmenters.sam_clip.text_bank import PromptText, TextBank
 
 
 class ClipBatch(NamedTuple):

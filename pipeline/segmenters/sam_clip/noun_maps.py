@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.segmenters import NUM_SLOTS
-from pipeline.segmenters.dense_clip import DenseFeatures
-from pipeline.segmenters.sam_clip_settings import SamClipSettings
-from pipeline.segmenters.text_bank import PromptText
+from pipeline.segmenters.sam_clip.dense_clip import DenseFeatures
+from pipeline.segmenters.sam_clip.settings import SamClipSettings
+from pipeline.segmenters.sam_clip.text_bank import PromptText
 
 TOP_SHARE = 0.05
 ABSENT = 2.0

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.segmenters.sam_decoding import Candidates, EmbeddedFrames
+from pipeline.segmenters.sam.decoding import Candidates, EmbeddedFrames
 
 POINTS_PER_CALL = 64
 """Bounds the logits that exist at once to 50 MB: three masks of 256 x 256 a point."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.segmenters.sam_mask_decoder import FoldedDecoder, FrameCells
+from pipeline.segmenters.sam.mask_decoder import FoldedDecoder, FrameCells
 
 PAD, POINT, BOX_FIRST, BOX_SECOND = -1, 1, 2, 3
 ONE_MASK, THREE_MASKS = slice(0, 1), slice(1, 4)

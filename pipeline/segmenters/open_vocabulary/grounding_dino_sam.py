@@ -18,13 +18,13 @@ from torch import Tensor
 
 from pipeline.segmenters import MASK_SIDE, NUM_SLOTS, ClipToSegment, Masks, no_masks
 from pipeline.segmenters.assembly import pool_to_cells, unite
-from pipeline.segmenters.box_selection import SlotBoxes, select_boxes
-from pipeline.segmenters.grounding_dino import SHORT_SIDE, Detections, GroundingDino
 from pipeline.segmenters.mask_packing import Fetch, SlotMasks
+from pipeline.segmenters.open_vocabulary.box_selection import SlotBoxes, select_boxes
+from pipeline.segmenters.open_vocabulary.grounding_dino import SHORT_SIDE, Detections, GroundingDino
+from pipeline.segmenters.open_vocabulary.slot_nouns import limit_area, nouns_by_slot
+from pipeline.segmenters.open_vocabulary.transformers_models import load_model
 from pipeline.segmenters.options import settings_from
-from pipeline.segmenters.sam_decoding import Candidates, EmbeddedFrames
-from pipeline.segmenters.slot_nouns import limit_area, nouns_by_slot
-from pipeline.segmenters.transformers_models import load_model
+from pipeline.segmenters.sam.decoding import Candidates, EmbeddedFrames
 
 DINO_DEFAULT = "IDEA-Research/grounding-dino-tiny"
 
@@ -168,7 +168,7 @@ def build(
         BackendError: transformers or weights are absent, or they are of another model.
         ConfigError: an option is unknown or no number.
     """
-    from pipeline.segmenters.sam_clip_weights import load_sam
+    from pipeline.segmenters.sam_clip.weights import load_sam
 
     dino, _, sam_spec = model.partition(",")
     name = GroundingDinoSam.name

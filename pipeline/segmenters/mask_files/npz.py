@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from pipeline.segmenters import NUM_SLOTS
-from pipeline.segmenters.given_masks import (
+from pipeline.segmenters.mask_files.given import (
     MAX_FILE_BYTES,
     GivenMasks,
     MaskFileError,

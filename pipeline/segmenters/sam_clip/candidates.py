@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.segmenters.sam_decoding import Candidates
+from pipeline.segmenters.sam.decoding import Candidates
 
 RING_CELLS = 2
 """Width in cells of the map of the ring around a mask that the mask must stand out from."""

@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from pipeline.segmenters import MASK_SIDE
 from pipeline.segmenters.assembly import cover_of_cells, pool_to_cells
-from pipeline.segmenters.frame_embedder import FrameEmbedder
-from pipeline.segmenters.noun_maps import ABSENT, NounMaps, noun_probabilities
-from pipeline.segmenters.sam_clip_settings import SamClipSettings
-from pipeline.segmenters.sam_points import PointDecoder, ProposalSettings, propose
-from pipeline.segmenters.text_bank import PromptText
+from pipeline.segmenters.sam.points import PointDecoder, ProposalSettings, propose
+from pipeline.segmenters.sam_clip.frame_embedder import FrameEmbedder
+from pipeline.segmenters.sam_clip.noun_maps import ABSENT, NounMaps, noun_probabilities
+from pipeline.segmenters.sam_clip.settings import SamClipSettings
+from pipeline.segmenters.sam_clip.text_bank import PromptText
 
 
 def grid_instances(

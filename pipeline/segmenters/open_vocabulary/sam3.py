@@ -21,10 +21,10 @@ from torch import Tensor
 from pipeline.segmenters import MASK_SIDE, NUM_SLOTS, ClipToSegment, Masks, no_masks
 from pipeline.segmenters.assembly import pool_to_cells, select_actors
 from pipeline.segmenters.mask_packing import Fetch, SlotMasks
+from pipeline.segmenters.open_vocabulary.sam3_model import ConceptMasks, Sam3Concepts
+from pipeline.segmenters.open_vocabulary.slot_nouns import limit_area, nouns_by_slot
+from pipeline.segmenters.open_vocabulary.transformers_models import load_model
 from pipeline.segmenters.options import settings_from
-from pipeline.segmenters.sam3_model import ConceptMasks, Sam3Concepts
-from pipeline.segmenters.slot_nouns import limit_area, nouns_by_slot
-from pipeline.segmenters.transformers_models import load_model
 
 SAM3_DEFAULT = "facebook/sam3"
 

@@ -31,16 +31,16 @@ from torch import Tensor
 
 from pipeline.segmenters import ClipToSegment, Masks
 from pipeline.segmenters.assembly import cut_maps, unite
-from pipeline.segmenters.clip_batches import ClipBatch, batches_of
-from pipeline.segmenters.dense_clip import DenseFeatures
-from pipeline.segmenters.frame_embedder import Embedding, FrameEmbedder, over_frame
-from pipeline.segmenters.grid_instances import grid_instances
-from pipeline.segmenters.map_instances import PromptedSam, prompted_instances
 from pipeline.segmenters.mask_packing import Fetch
-from pipeline.segmenters.noun_maps import NounMaps, noun_maps
-from pipeline.segmenters.sam_clip_settings import SamClipSettings, settings_of
-from pipeline.segmenters.sam_points import PointDecoder, ProposalSettings
-from pipeline.segmenters.text_bank import BACKGROUND, TEMPLATES, TextBank
+from pipeline.segmenters.sam.points import PointDecoder, ProposalSettings
+from pipeline.segmenters.sam_clip.clip_batches import ClipBatch, batches_of
+from pipeline.segmenters.sam_clip.dense_clip import DenseFeatures
+from pipeline.segmenters.sam_clip.frame_embedder import Embedding, FrameEmbedder, over_frame
+from pipeline.segmenters.sam_clip.grid_instances import grid_instances
+from pipeline.segmenters.sam_clip.map_instances import PromptedSam, prompted_instances
+from pipeline.segmenters.sam_clip.noun_maps import NounMaps, noun_maps
+from pipeline.segmenters.sam_clip.settings import SamClipSettings, settings_of
+from pipeline.segmenters.sam_clip.text_bank import BACKGROUND, TEMPLATES, TextBank
 
 
 class ClipModel(Protocol):
@@ -178,7 +178,7 @@ def build(
         BackendError: weights are absent or do not fit.
         ConfigError: there is no such option, or it has no such value.
     """
-    from pipeline.segmenters.sam_clip_weights import CLIP_DEFAULT, load_clip, load_sam
+    from pipeline.segmenters.sam_clip.weights import CLIP_DEFAULT, load_clip, load_sam
 
     models, settings = settings_of(options)
     sam_spec, _, clip_spec = model.partition(",")

@@ -12,8 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import BackendError
-from pipeline.segmenters.dense_attention import MODES, PROXY, last_block_tokens, proxied_cells
 from pipeline.segmenters.launches import launch
+from pipeline.segmenters.sam_clip.dense_attention import (
+    MODES,
+    PROXY,
+    last_block_tokens,
+    proxied_cells,
+)
 
 # Fallbacks for models built without a preprocessing record; these are OpenAI's.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from pipeline.errors import ConfigError
 from pipeline.segmenters.launches import launch
-from pipeline.segmenters.transformers_models import autocast
+from pipeline.segmenters.open_vocabulary.transformers_models import autocast
 
 SHORT_SIDE = 800
 LONG_SIDE = 1333

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.segmenters.launches import launch
-from pipeline.segmenters.transformers_models import autocast
+from pipeline.segmenters.open_vocabulary.transformers_models import autocast
 
 NOUN_TOKENS = 32
 """SAM 3's own limit; shorter nouns are padded to it."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.segmenters.grounding_dino import Detections
+from pipeline.segmenters.open_vocabulary.grounding_dino import Detections
 
 
 class SlotBoxes(NamedTuple):

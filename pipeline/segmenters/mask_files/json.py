@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.masks import decode_coco_rle
-from pipeline.segmenters.given_masks import (
+from pipeline.segmenters.mask_files.given import (
     MAX_FILE_BYTES,
     GivenMasks,
     MaskFileError,

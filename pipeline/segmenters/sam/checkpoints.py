@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from pipeline.errors import BackendError
-from pipeline.segmenters.published_weights import PublishedFile, fetch
+from pipeline.segmenters.sam.published_weights import PublishedFile, fetch
 
 VARIABLE = "I2ST_SAM_CHECKPOINT"
 DEFAULT_TYPE = "vit_b"

@@ -13,10 +13,10 @@ from torch.nn import functional
 from pipeline.encoders.open_clip_vit import ClipWeights, find_weights, model_config
 from pipeline.encoders.weights import fit_state_dict, read_state_dict, sha256_of
 from pipeline.errors import BackendError, ConfigError
-from pipeline.segmenters.dense_clip import CLIP_MEAN, CLIP_STD, DenseClip
-from pipeline.segmenters.sam_attention import use_fused_attention
-from pipeline.segmenters.sam_checkpoints import OTHERWISE, VARIABLE, find_checkpoint
-from pipeline.segmenters.sam_decoding import SamDecoder
+from pipeline.segmenters.sam.attention import use_fused_attention
+from pipeline.segmenters.sam.checkpoints import OTHERWISE, VARIABLE, find_checkpoint
+from pipeline.segmenters.sam.decoding import SamDecoder
+from pipeline.segmenters.sam_clip.dense_clip import CLIP_MEAN, CLIP_STD, DenseClip
 from pipeline.torchvision_shim import ensure_torchvision
 
 CLIP_DEFAULT = "ViT-B-16-quickgelu/openai"

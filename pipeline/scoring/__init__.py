@@ -1,0 +1,1 @@
+"""How well a segmenter's actor masks agree with true person masks, beside controls."""

@@ -1,0 +1,1 @@
+"""Pictures of frames with their masks: a video's (clips), or what shards hold (shards)."""
