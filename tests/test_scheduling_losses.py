@@ -194,8 +194,10 @@ def test_run_tasks_gives_up_nothing_but_the_fatal_video_under_a_killer(tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_run_tasks_does_every_task_once_under_a_hundred_kills(tmp_path):
-    tasks = [(n, n + 1) for n in range(0, 3000, 2)]
+    tasks = [(n, n + 1) for n in range(0, 2400, 2)]
     results, num_kills = run_under_a_killer(tmp_path, tasks, workers=2, seconds=0.2)
-    assert num_kills >= 80
-    assert numbers_in(results) == list(range(3000))
+    print(f"{num_kills} kills")
+    assert num_kills >= 100
+    assert numbers_in(results) == list(range(2400))
