@@ -43,6 +43,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.decoders
 	$(BIN)/python -m benchmarks.shard_reads
 	$(BIN)/python -m benchmarks.episodes
+	$(BIN)/python -m benchmarks.segmenter
 
 wheel: $(READY)
 	rm -rf build dist
