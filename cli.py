@@ -150,7 +150,7 @@ def show_result(values: Mapping[str, Any], as_json: bool) -> None:
         return
     width = max(map(len, values)) + 2
     for name, value in values.items():
-        typer.echo(f"{name:{width}}{'-' if value is None else value}")
+        typer.echo(f"{name:{width}}{'-' if value is None else printable(str(value))}")
 
 
 def show_table(rows: Sequence[Sequence[Any]], titles: Sequence[str]) -> None:
@@ -797,8 +797,10 @@ def info(
     from pipeline.shards.index import ShardIndex
 
     index = ShardIndex.load(path)
+    has_features = index.stores == "features"
     values = {
         "dataset": index.dataset_name,
+        "stores": index.stores,
         "format_version": index.format_version,
         "digest": index.digest,
         "videos": len(index.videos),
@@ -806,8 +808,9 @@ def info(
         "classes": {split: len(names) for split, names in index.classes.items()},
         "classes_present": {split: len(names) for split, names in index.classes_present.items()},
         "frames": index.num_frames,
-        "tokens": [index.num_tokens, index.token_dim],
-        "embedding": index.embedding_dim,
+        "tokens": [index.num_tokens, index.token_dim] if has_features else None,
+        "embedding": index.embedding_dim if has_features else None,
+        "views": list(index.view_names),
         "masks": index.has_masks,
         "shards": len(index.shards),
         "size_bytes": sum(shard.size_bytes for shard in index.shards),
@@ -821,7 +824,9 @@ def info(
     values["classes"] = ", ".join(
         f"{split} {len(present[split])} of {len(names)}" for split, names in index.classes.items()
     )
-    for key in ("classes_present", "fingerprint"):
+    values["views"] = ", ".join(index.view_names) or None
+    of_features = () if has_features else ("tokens", "embedding", "views")
+    for key in ("classes_present", "fingerprint", *of_features):
         del values[key]
     show_result(values, as_json=False)
     typer.echo(f"fingerprint {json.dumps(index.fingerprint, indent=2)}")

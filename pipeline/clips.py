@@ -37,8 +37,8 @@ def segment_centres(num_frames: int, count: int, phase: float = BASE_PHASE) -> N
         (count,) indices that never decrease; they repeat where the video is shorter than ``count``.
     """
     up, down = _ratio(num_frames, count, phase)
-    places = (2 * np.arange(count) + 1) * down + 2 * up
-    return (places * num_frames // (2 * down * count)).astype(np.int32)
+    places = ((2 * i + 1) * down + 2 * up for i in range(count))
+    return np.array([place * num_frames // (2 * down * count) for place in places], np.int32)
 
 
 def uniform_endpoints(num_frames: int, count: int, phase: float = BASE_PHASE) -> NDArray[np.int32]:
@@ -60,8 +60,8 @@ def uniform_endpoints(num_frames: int, count: int, phase: float = BASE_PHASE) ->
     if count == 1:
         return np.array([(down + 2 * up) * last // (2 * down)], np.int32)
     gaps = count - 1
-    places = 2 * (np.arange(count) * down + up) * last
-    rounded = (places + gaps * down) // (2 * gaps * down)
+    places = (2 * (i * down + up) * last for i in range(count))
+    rounded = [(place + gaps * down) // (2 * gaps * down) for place in places]
     return np.clip(rounded, 0, last).astype(np.int32)
 
 
@@ -119,7 +119,10 @@ def clip_positions(num_stored: int, num_frames: int) -> NDArray[np.int32]:
 
 
 def _ratio(num_frames: int, count: int, phase: float) -> tuple[int, int]:
-    """Check the arguments of a rule and return the phase as two integers, up / down."""
+    """Check the arguments of a rule and return the phase as two integers, up / down.
+
+    They are Python's own, which do not overflow: 0.1 has a denominator of 2^55.
+    """
     if num_frames < 1 or count < 1:
         raise ValueError(f"num_frames={num_frames} and count={count} must both be at least 1")
     if not -0.5 <= phase < 0.5:

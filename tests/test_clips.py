@@ -95,7 +95,7 @@ def test_rules_refuse_an_empty_video():
 # Phases
 
 
-@given(lengths, counts, st.sampled_from([-0.5, -0.25, 0.0, 0.25, 0.375]))
+@given(lengths, counts, st.sampled_from([-0.25, 0.25]) | st.floats(-0.5, 0.5, exclude_max=True))
 def test_phase_moves_segment_centres_by_its_share_of_a_segment(num_frames, count, phase):
     length = Fraction(num_frames, count)
     expected = [
@@ -117,13 +117,14 @@ def test_quarter_phases_of_a_hand_made_case():
     assert uniform_endpoints(13, 1, 0.25).tolist() == [9]
 
 
-@given(lengths, counts, st.sampled_from([-0.25, 0.0, 0.25]))
+@given(lengths, counts, st.sampled_from([-0.25, 0.0, 0.1, 0.25]))
 def test_phase_moves_uniform_endpoints_by_its_share_of_a_distance(num_frames, count, phase):
     last = num_frames - 1
     step = Fraction(last, max(1, count - 1))
     for i, index in enumerate(uniform_endpoints(num_frames, count, phase)):
         exact = (i * step if count > 1 else Fraction(last, 2)) + Fraction(phase) * step
-        assert abs(int(index) - min(max(exact, 0), last)) <= Fraction(3, 4)
+        off = abs(int(index) - min(max(exact, 0), last))
+        assert off <= Fraction(1, 2) if count > 1 else off < 1
         assert 0 <= index <= last
 
 

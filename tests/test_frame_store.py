@@ -255,6 +255,18 @@ def test_ends_that_lead_out_of_the_shard_are_refused(fresh, name, index, value):
     assert "jpeg_end does not divide" in verify(fresh)[0]
 
 
+def test_ends_whose_differences_overflow_are_refused(tmp_path):
+    rows = [frames_row(number) for number in range(2)]
+    extract(tmp_path, rows, fingerprint=FRAMES)
+    with h5py.File(tmp_path / "shard-00000.h5", "r+") as file:
+        size = len(file["jpeg"])
+        # Each is more than the one before it, counted modulo 2^64.
+        file["jpeg_end"][:] = [[2**63 - 1, -(2**63)], [-1, size]]
+    reseal(tmp_path)
+    with pytest.raises(ShardError, match="jpeg_end does not divide jpeg"):
+        ShardReader(tmp_path).jpegs([0])
+
+
 def test_changed_bytes_and_sizes_are_noticed_though_the_index_agrees(fresh):
     with h5py.File(fresh / "shard-00000.h5", "r+") as file:
         file["jpeg"][int(file["jpeg_end"][0, 1]) + 2] ^= 0xFF
@@ -319,8 +331,12 @@ def test_commands_read_a_frame_store_and_training_says_what_it_needs(fresh, tmp_
     def i2st(*words):
         return CliRunner().invoke(cli.app, [str(word) for word in words])
 
-    shown = i2st("info", fresh, "--json")
-    assert json.loads(shown.stdout)["fingerprint"]["store"]["kind"] == "frames"
+    shown = json.loads(i2st("info", fresh, "--json").stdout)
+    assert (shown["stores"], shown["tokens"], shown["embedding"]) == ("frames", None, None)
+    assert (shown["views"], shown["frames"], shown["masks"]) == ([], 2, True)
+    words = [line.split() for line in i2st("info", fresh).stdout.splitlines()]
+    assert ["stores", "frames"] in words
+    assert {"tokens", "embedding", "views"}.isdisjoint(line[0] for line in words)
     checked = i2st("verify", fresh)
     assert (checked.exit_code, "every checksum holds" in checked.stdout) == (0, True)
     run = tmp_path_factory.mktemp("run") / "run"

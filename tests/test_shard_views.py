@@ -1,6 +1,7 @@
 """Stored views of train videos: the right view of the right row, and of train rows alone."""
 
 import hashlib
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,9 @@ from shard_cases import (
     with_views,
     write_index,
 )
+from typer.testing import CliRunner
 
+import cli
 from pipeline.errors import ShardError
 from pipeline.shards.index import ShardIndex
 from pipeline.shards.reader import ShardReader
@@ -239,6 +242,22 @@ def test_reader_returns_any_views_of_any_rows_from_any_shard_size(question, shar
     assert tokens.shape == (len(rows), 2, 4, 6)
     for got, row, view in zip(tokens, rows, views, strict=True):
         assert got.tobytes() == of_view(ROWS[row], view).tokens.tobytes()
+
+
+def test_info_names_what_is_stored_and_the_views(folder, tmp_path):
+    def info(path, *flags):
+        return CliRunner().invoke(cli.app, ["info", str(path), *flags]).stdout
+
+    def lines(path):
+        return dict(line.split(None, 1) for line in info(path).splitlines()[:14])
+
+    extract(tmp_path, all_features(4))
+    assert lines(folder)["views"] == "flip, early, late"
+    assert lines(tmp_path)["views"] == "-"
+    for path, views in ((folder, ["flip", "early", "late"]), (tmp_path, [])):
+        assert (lines(path)["stores"], lines(path)["tokens"]) == ("features", "[4, 6]")
+        told = json.loads(info(path, "--json"))
+        assert (told["stores"], told["views"], told["tokens"]) == ("features", views, [4, 6])
 
 
 # Damage
