@@ -197,7 +197,7 @@ def test_extract_gives_the_same_bytes_after_a_kill_at_each_failpoint(
         # Ctrl-C of a terminal reaches the whole group.
         (0, signal.SIGTERM, os.killpg),
         (0, signal.SIGINT, os.killpg),
-        (2, signal.SIGTERM, os.kill),
+        (2, signal.SIGTERM, os.killpg),
         (2, signal.SIGINT, os.killpg),
     ],
 )

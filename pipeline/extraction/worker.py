@@ -48,11 +48,12 @@ def open_worker(
         keep_freed_memory()
     with one_torch_thread():
         backends = load_backends(config, worker_number)
-        with _children(config) as children:
+        with decode_children(config) as children:
             yield _Worker(settings, backends, children)
 
 
-def _children(config: ExtractConfig) -> DecodeChildren:
+def decode_children(config: ExtractConfig) -> DecodeChildren:
+    """Decoding processes as the settings ask for them; the caller enters them."""
     number = config.decode_children
     return DecodeChildren(
         config.processors_per_worker if number is None else number,
