@@ -3,6 +3,7 @@
 Tokens inside the box are ``signal`` times the class's direction plus noise, those outside are
 noise; the frame embedding is the mean token. signal=0 leaves nothing to recognise. ``nuisance``
 adds a vector per video to the first four channels of all its tokens, which no class has a part in.
+Moving masks go 8 cells to the right from frame to frame, round the border; the tokens do not.
 Stored views are drawn apart, so that everything else is the same with them and without.
 """
 
@@ -38,6 +39,7 @@ def make_shards(
     signal=3.0,
     nuisance=0.0,
     masks=True,
+    moving=False,
     group_size=1,
     seed=0,
     views=(),
@@ -68,7 +70,7 @@ def make_shards(
                 group="" if group_size == 1 else f"{class_name} {number // group_size}",
             )
             found = masks and split == "train"
-            seen = frames, grid, signal * direction, nuisance, found
+            seen = frames, grid, signal * direction, nuisance, found, moving
             row = _features(rng, video, *seen)
             if split == "train":
                 shown = tuple(_view(_features(of_views, video, *seen)) for _ in views)
@@ -79,7 +81,7 @@ def make_shards(
     return ShardReader(folder)
 
 
-def _features(rng, video, frames, grid, signal, nuisance, with_masks):
+def _features(rng, video, frames, grid, signal, nuisance, with_masks, moving):
     tokens = rng.normal(size=(frames, grid, grid, len(signal)))
     if nuisance:
         tokens[..., :4] += nuisance * rng.normal(size=4)
@@ -91,7 +93,7 @@ def _features(rng, video, frames, grid, signal, nuisance, with_masks):
         video=video,
         tokens=flat.astype(np.float16),
         frame_embedding=flat.mean(axis=1).astype(np.float16),
-        masks=_box_masks(frames, grid, inside) if with_masks else None,
+        masks=_box_masks(frames, grid, inside, moving) if with_masks else None,
         frame_indices=np.arange(frames, dtype=np.int32),
         num_frames_decoded=frames,
         num_frames_expected=frames,
@@ -108,14 +110,14 @@ def _view(row):
     )
 
 
-def _box_masks(frames, grid, inside):
+def _box_masks(frames, grid, inside, moving):
     mask = np.zeros((grid, grid), dtype=bool)
     mask[inside] = True
     cells = np.arange(CELLS) * grid // CELLS
     fine = mask[np.ix_(cells, cells)]
-    bits = np.broadcast_to(np.packbits(fine), (frames, 1, CELLS * CELLS // 8))
+    every = [np.roll(fine, 8 * frame * moving, axis=1) for frame in range(frames)]
     return Masks(
-        bits=np.ascontiguousarray(bits),
+        bits=np.packbits(np.reshape(every, (frames, 1, -1)), axis=-1),
         found=np.ones((frames, 1), dtype=bool),
         score=np.ones((frames, 1), dtype=np.float16),
     )

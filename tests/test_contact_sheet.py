@@ -89,6 +89,15 @@ def test_a_sheet_shows_every_frame_with_its_masks():
     assert count(sheet, tuple(filled(0).astype(int))) == pytest.approx(num_pixels / 2, rel=0.05)
 
 
+def test_every_frame_shows_its_own_mask():
+    own = clip(num_frames=3)
+    own.masks.bits[:2] = 0
+    own.masks.found[1] = False
+    sheet = contact_sheet([own], title="t", subtitle="s")
+    num_pixels = THUMBNAIL * (THUMBNAIL * 30 // 40)
+    assert count(sheet, tuple(filled(0).astype(int))) == pytest.approx(num_pixels / 2, rel=0.05)
+
+
 def test_a_sheet_wraps_many_frames_and_stacks_clips():
     few = contact_sheet([clip(num_frames=FRAMES_PER_ROW)], title="t", subtitle="s")
     many = contact_sheet([clip(num_frames=FRAMES_PER_ROW + 1)], title="t", subtitle="s")

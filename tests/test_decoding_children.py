@@ -177,6 +177,30 @@ def test_frames_of_several_phases_are_those_of_each_phase_alone(tmp_path, decode
         assert (part.num_frames_decoded, part.num_frames_expected) == (23, 23)
 
 
+def test_frames_of_several_phases_may_each_be_as_large_as_allowed(tmp_path):
+    path = tmp_path / "clip"
+    path.mkdir()
+    for number, picture in enumerate(scene(6, 10, 12)):
+        Image.fromarray(picture).save(path / f"{number}.png")
+    options = {"num_frames": 2, "phases": (0.0, -0.25, 0.25), "max_pixels": 120}
+    with DecodeChildren(1, **options) as children:
+        (clip,) = children.read_many([path])
+    assert clip.frames.shape == (6, 10, 12, 3)
+
+
+def test_frames_of_other_phases_do_not_decide_the_size_of_a_clip(tmp_path):
+    path = tmp_path / "clip"
+    path.mkdir()
+    for number in range(8):
+        size = (20, 16) if number < 2 else (12, 10)
+        Image.new("RGB", size, (30 * number,) * 3).save(path / f"{number}.png")
+    # Segments of 4 frames: the centres are 2 and 6, a quarter of a segment before them 1 and 5.
+    with DecodeChildren(0, num_frames=2, phases=(0.0, -0.25)) as children:
+        (clip,) = children.read_many([path])
+    assert clip.frame_indices.tolist() == [2, 6, 1, 5]
+    np.testing.assert_array_equal(clip.split(2)[0].frames, read_clip(path, count=2).frames)
+
+
 def test_a_child_imports_neither_torch_nor_another_decoder(repository):
     program = (
         "import sys; import pipeline.decoding.child; from pipeline.decoding import get_decoder\n"

@@ -1,9 +1,12 @@
 """Reading shards: the right rows in the right order, and nothing from a file that is not ours."""
 
 import contextlib
+import errno
+import mmap
 import os
 import pickle
 import random
+import struct
 import tempfile
 import threading
 import time
@@ -30,7 +33,7 @@ from shard_cases import (
     write_index,
 )
 
-from pipeline.errors import ShardError
+from pipeline.errors import ResourceError, ShardError
 from pipeline.manifests import Video
 from pipeline.segmenters import Masks
 from pipeline.shards import gathering, mapping
@@ -298,6 +301,52 @@ def test_rows_read_by_the_kernel_equal_those_of_the_map(folder, monkeypatch, onl
     np.testing.assert_array_equal(by_kernel[0][3], ROWS[11].tokens)
 
 
+def _failing(number: int) -> Callable[..., int]:
+    def fail(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "number", "match"),
+    [
+        (os, "open", errno.EMFILE, "Too many open files.; fewer open files were needed"),
+        (os, "dup", errno.EMFILE, "Too many open files"),
+        (mmap, "mmap", errno.EMFILE, "Too many open files"),
+        (mapping, "sha256_of", errno.EIO, "Input/output error.; a healthy disk was needed"),
+        (os, "preadv", errno.EIO, "Input/output error"),
+    ],
+)
+def test_failing_reads_blame_the_machine_and_not_the_shard(
+    folder, monkeypatch, owner, name, number, match
+):
+    monkeypatch.setattr(mapping, "_LARGE_BYTES", 1)
+    mapping.forget_checked()
+    reader = ShardReader(folder)
+    monkeypatch.setattr(owner, name, _failing(number))
+    with pytest.raises(ResourceError, match=rf"reading .*shard-00000.h5 failed .{match}"):
+        reader.tokens([0])
+    monkeypatch.undo()
+    np.testing.assert_array_equal(reader.tokens([0])[0], ROWS[0].tokens)
+
+
+def test_half_a_row_in_memory_is_read_again_as_a_whole(folder, monkeypatch):
+    whole, flags_seen = os.preadv, []
+
+    def preadv(descriptor, buffers, offset, flags=0):
+        flags_seen.append(flags)
+        if not flags:
+            return whole(descriptor, buffers, offset)
+        return whole(descriptor, [buffers[0].cast("B")[:8]], offset)
+
+    monkeypatch.setattr(mapping, "_LARGE_BYTES", 1)
+    monkeypatch.setattr(mapping, "_ONLY_PRESENT", 8)
+    monkeypatch.setattr(os, "preadv", preadv)
+    np.testing.assert_array_equal(ShardReader(folder).tokens([7]), [ROWS[7].tokens])
+    assert flags_seen == [8, 0]
+
+
 def test_large_rows_of_a_shard_cut_after_it_was_opened_are_refused(fresh, monkeypatch):
     monkeypatch.setattr(mapping, "_LARGE_BYTES", 1)
     reader = ShardReader(fresh)
@@ -489,6 +538,20 @@ def _renamed(file: h5py.File, folder: Path) -> None:
     file.move("tokens", "Tokens")
 
 
+def _overlapping(distance: int) -> Callable[[h5py.File, Path], None]:
+    """Let the 80 bytes of the embeddings begin so far from where the masks begin."""
+
+    def change(file: h5py.File, folder: Path) -> None:
+        path = Path(file.filename)
+        old, masks = (file[name].id.get_offset() for name in ("frame_embedding", "mask_bits"))
+        file.close()
+        data, place = path.read_bytes(), struct.pack("<Q", old)
+        assert data.count(place) == 1
+        path.write_bytes(data.replace(place, struct.pack("<Q", masks + distance)))
+
+    return change
+
+
 def _second_name(file: h5py.File, folder: Path) -> None:
     _drop(file, "num_frames_expected")
     file["num_frames_expected"] = file["num_frames_decoded"]
@@ -531,6 +594,9 @@ def _committed_type(file: h5py.File, folder: Path) -> None:
         (_replace("tokens", maxshape=(None, 2, 4, 6)), "tokens is chunked"),
         (_huge, r"tokens has shape \(4, 2, 4, 10000000000\), \(4, 2, 4, 6\) expected"),
         (_unwritten, "tokens lies outside the file"),
+        (_overlapping(0), "datasets overlap"),
+        (_overlapping(64), "datasets overlap"),
+        (_overlapping(-64), "datasets overlap"),
         (_group, "not a shard"),
         (_many, "1012 objects, 12 expected"),
         (_cycle, "13 objects, 12 expected"),

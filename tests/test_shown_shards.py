@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from PIL import Image
 from shard_cases import (
     CLASS_NAMES,
     DATASET,
@@ -8,9 +11,11 @@ from shard_cases import (
     SPLIT_OF,
     all_features,
     extract,
+    features,
     frames_row,
 )
 
+from pipeline.datasets import open_dataset
 from pipeline.errors import ConfigError
 from pipeline.manifests import Manifest
 from pipeline.manifests.types import ClassPrompts
@@ -45,6 +50,22 @@ def test_a_frame_store_shows_its_own_frames_and_masks_without_the_videos(store):
         if clip.masks is not None:
             np.testing.assert_array_equal(clip.masks.bits, store.masks([row]).bits[0])
             np.testing.assert_array_equal(clip.masks.found, store.masks([row]).found[0])
+
+
+def test_a_damaged_video_is_shown_if_its_frames_were_stored(tmp_path):
+    videos = tmp_path / "videos"
+    for folder in (videos / "climb" / "clip 001", *(videos / n / "x" for n in CLASS_NAMES[1:])):
+        folder.mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (8, 8), (60 * number,) * 3).save(folder / f"{number}.png")
+    for number in (1, 3):  # those that a clip of 2 frames asks for first
+        (videos / "climb" / "clip 001" / f"{number}.png").write_bytes(b"")
+    rows = [replace(features(1), frame_indices=np.array([0, 1], np.int32))]
+    settings = {**FINGERPRINT, "frames": {"count": 2, "rule": "segment_centres"}}
+    extract(tmp_path / "shards", rows, fingerprint=settings)
+    source = open_dataset(videos=videos)
+    (shown,) = clips_of_shards(ShardReader(tmp_path / "shards"), [0], MANIFEST, source)
+    assert shown.frames[:, 0, 0, 0].tolist() == [0, 120]
 
 
 def test_clips_are_shown_with_the_prompts_of_their_class(store):

@@ -170,6 +170,37 @@ def test_clips_and_masks_are_those_of_the_drawn_views(store):
     assert len({view for _, view in seen}) >= 4
 
 
+def test_shuffled_masks_follow_frames_view_and_mirror_of_the_clips(tmp_path):
+    options = {"frames": 6, "moving": True, "fingerprint": CROPPED, "views": NAMES}
+    store = FeatureStore(make_shards(tmp_path / "s", **options), num_frames=3)
+    network, data = make_data(store, replace(SMALL, masks="shuffled", flips=True), mask_side=4)
+    batch = data.batch(3, 8)
+    seen = set()
+    for clip, row in enumerate(batch.pool.rows.ravel().tolist()):
+        source = data.mask_source[row]
+        assert source != row
+        for view in range(6):
+            tokens = torch.from_numpy(store.reader.tokens([row], [view])[0]).float()
+            grid = network.stem(tokens).half().float().unflatten(1, (4, 4))
+            for flipped, shown in ((False, grid), (True, grid.flip(2))):
+                # Which of the 6 stored frames each of the 3 is.
+                same = (batch.stem_tokens[clip][:, None] == shown.flatten(1, 2)).all(dim=(2, 3))
+                if not same.any():
+                    continue
+                assert (same.sum(dim=1) == 1).all()
+                bits = store.reader.masks([source], [view]).bits[0, same.int().argmax(dim=1), 0]
+                first, end = WINDOWS[view]
+                cells = np.unpackbits(bits, axis=-1).reshape(3, CELLS, CELLS)[:, first:end]
+                share = cells[..., first:end].reshape(3, 4, (end - first) // 4, 4, -1)
+                expected = share.mean(axis=(2, 4))
+                expected = expected[..., ::-1] if flipped else expected
+                np.testing.assert_allclose(batch.masks.coverage[clip], expected, atol=1e-6)
+                seen.add((clip, view, flipped))
+    assert {clip for clip, _, _ in seen} == set(range(len(batch.stem_tokens)))
+    assert {1, 2, 3, 4, 5} <= {view for _, view, _ in seen}
+    assert {flipped for _, view, flipped in seen if view > 1} == {False, True}
+
+
 # Nothing else changes
 
 

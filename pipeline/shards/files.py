@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError, I2STError, ResourceError, ShardError
 from pipeline.shards.failpoints import failpoint
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENFILE, errno.EMFILE, errno.ENOMEM}
+_TOO_MANY = {errno.EMFILE, errno.ENFILE}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT}
 _FORBIDDEN |= {errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.ENAMETOOLONG}
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -112,7 +113,7 @@ def read_regular(path: Path, *, max_bytes: int) -> bytes:
 
     Raises:
         ShardError: absent, not a regular file, or larger than ``max_bytes``.
-        ResourceError: the disk fails.
+        ResourceError: the disk fails, or too many files are open.
     """
     descriptor = open_regular(path)
     with os.fdopen(descriptor, "rb") as file:
@@ -125,7 +126,7 @@ def read_regular(path: Path, *, max_bytes: int) -> bytes:
         try:
             return file.read()
         except OSError as error:
-            raise _failed_read(error, path) from error
+            raise failed_read(error, path) from error
 
 
 def open_regular(path: Path) -> int:
@@ -139,13 +140,13 @@ def open_regular(path: Path) -> int:
 
     Raises:
         ShardError: absent, a link, or not a regular file.
-        ResourceError: the disk fails.
+        ResourceError: the disk fails, or too many files are open.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _NO_FOLLOW)
     except OSError as error:
-        if error.errno == errno.EIO:
-            raise _failed_read(error, path) from error
+        if error.errno in {errno.EIO, *_TOO_MANY}:
+            raise failed_read(error, path) from error
         _refuse(path, error.strerror or "unreadable")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -153,10 +154,13 @@ def open_regular(path: Path) -> int:
     return descriptor
 
 
-def _failed_read(error: OSError, path: Path) -> ResourceError:
+def failed_read(error: OSError, path: Path) -> ResourceError:
+    """Return the user's view of a failed read."""
+    remedy = "a healthy disk was needed; check it"
+    if error.errno in _TOO_MANY:
+        remedy = "fewer open files were needed; allow more, as with `ulimit -n 8192`,"
     return ResourceError(
-        f"reading {path} failed ({error.strerror}); a healthy disk was needed; check it and run "
-        "the same command again"
+        f"reading {path} failed ({error.strerror}); {remedy} and run the same command again"
     )
 
 

@@ -18,7 +18,7 @@ from pipeline.shards.mapping import MappedShard, map_shard
 from pipeline.shards.records import ShardLayout
 
 _MAX_OPEN = 256
-"""Maps held at a time: each costs a file descriptor, and 1,024 are a usual limit."""
+"""Maps held at a time: each costs two file descriptors, and 1,024 are a usual limit."""
 _MAX_THREADS = 8
 
 Rows = NDArray[np.int64]

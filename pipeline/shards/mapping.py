@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ShardError
-from pipeline.shards.files import open_regular, sha256_of
+from pipeline.shards.files import failed_read, open_regular, sha256_of
 from pipeline.shards.layout import dataset_specs
 from pipeline.shards.records import ShardLayout, ShardRecord, shard_name
 from pipeline.shards.structure import Place, dataset_places
@@ -87,6 +87,7 @@ class MappedShard:
 
         Raises:
             ShardError: the file was cut short after it was opened.
+            ResourceError: the disk fails.
         """
         source, is_large = self.rows(name), self._is_large(name)
         for row, position in zip(rows, positions, strict=True):
@@ -110,7 +111,7 @@ class MappedShard:
             # Nothing of it is in memory, or the file system does not say.
             if flags and error.errno in (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL):
                 return False
-            raise
+            raise failed_read(error, self.path) from error
 
     def prefetch(self, name: str, rows: Iterable[int]) -> None:
         """Ask the kernel to read rows of a dataset before they are touched.
@@ -155,14 +156,17 @@ def map_shard(
 
     Raises:
         ShardError: the file is absent, damaged, of another run, or not plain arrays.
+        ResourceError: the disk fails, or too many files are open.
     """
     path = Path(folder) / shard_name(record.number)
     descriptor = open_regular(path)
     try:
         arrays, memory, starts = _map(descriptor, path, record, layout, verify)
         _check_tables(arrays, layout, path)
-    except BaseException:
+    except BaseException as error:
         os.close(descriptor)
+        if isinstance(error, OSError):
+            raise failed_read(error, path) from error
         raise
     return MappedShard(path, descriptor, arrays, memory, starts)
 

@@ -75,10 +75,12 @@ def dataset_places(descriptor: int, path: Path, specs: Mapping[str, Spec]) -> di
     Raises:
         ShardError: the file is not HDF5, or holds anything else than these datasets, contiguous,
             unfiltered, inside the file and apart from each other.
+        OSError: too many files are open.
     """
     size_bytes = os.fstat(descriptor).st_size
+    own = os.dup(descriptor)  # outside: it fails for reasons that are not the file's
     try:
-        with os.fdopen(os.dup(descriptor), "rb") as raw, h5py.File(raw, "r") as file:
+        with os.fdopen(own, "rb") as raw, h5py.File(raw, "r") as file:
             _check_root(file, set(specs))
             places = {
                 name: _check_dataset(file, name, spec, size_bytes) for name, spec in specs.items()
