@@ -153,6 +153,12 @@ def test_remember_keeps_no_secret_and_nothing_of_foreign_models(config, made_by,
     assert not (config.out / NAME).exists()
 
 
+def test_remember_goes_without_a_note_where_a_mask_file_cannot_be_seen(config, made_by):
+    (config.masks / "gone.npz").symlink_to("nowhere")
+    remember(config, made_by)
+    assert recall(config) is None
+
+
 def test_noting_files_collects_what_is_noted_inside(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(b"12345")

@@ -97,13 +97,13 @@ def remember(config: ExtractConfig, made_by: MadeBy) -> None:
     # Of models that other packages add, the files are not known.
     if config.is_remote or _is_foreign(config):
         return
-    known = {
-        "circumstances_sha256": _circumstances_sha256(config),
-        "files": made_by.files,
-        "fingerprints": made_by.fingerprints,
-    }
     # Half a note is as good as none, so it need not be written atomically.
     with suppress(OSError):
+        known = {
+            "circumstances_sha256": _circumstances_sha256(config),
+            "files": made_by.files,
+            "fingerprints": made_by.fingerprints,
+        }
         (config.out / NAME).write_text(json.dumps(known, indent=1))
 
 
