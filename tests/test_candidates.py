@@ -102,7 +102,8 @@ def test_the_ring_is_two_cells_of_the_map_wide(extent):
     # The map is 1 only in the ring that skimage grows, so the contrast of the mask tells its width.
     mask = torch.rand(64, 64) < 0.003
     mask[int(extent[0]) :], mask[:, int(extent[1]) :] = False, False
-    mask[10, 10] = True
+    # The second lies where the ring would reach beyond the frame.
+    mask[10, 10] = mask[int(extent[0]) - 1, int(extent[1]) - 1] = True
     grid = (16, 16)
     down, right = (max(1, round(2 * length / 16)) for length in extent)
     grown = dilation(mask.numpy(), np.ones((2 * down + 1, 2 * right + 1), bool))

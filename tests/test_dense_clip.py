@@ -9,6 +9,7 @@ from tiny_models import open_clip, tiny_clip
 
 from pipeline.errors import BackendError
 from pipeline.prompts import PromptSet
+from pipeline.segmenters.sam_clip import dense_clip
 from pipeline.segmenters.sam_clip.dense_attention import MODES, last_block_tokens, proxied_cells
 from pipeline.segmenters.sam_clip.dense_clip import (
     DenseClip,
@@ -180,6 +181,18 @@ def test_positions_follow_the_cells_when_the_grid_grows(model):
     assert grid == (4, 8)
     torch.testing.assert_close(cells[..., 0], rows[:, :1].expand(4, 8), atol=1e-5, rtol=0)
     assert (cells[..., 1].diff(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_frames_are_encoded_in_bfloat16_as_on_a_gpu(model, mode, monkeypatch):
+    frames, clip = frames_of(48, 80), dense(model, mode=mode)
+    proxy = torch.randn(3, 7, 6, 10) if clip.needs_proxy else None
+    expected = clip.encode_frames(frames, proxy)
+    monkeypatch.setattr(dense_clip, "autocast", lambda device: torch.autocast("cpu"))
+    for ours, theirs in zip(clip.encode_frames(frames, proxy), expected, strict=True):
+        assert ours.dtype == torch.float32
+        assert not torch.equal(ours, theirs)
+        assert ((ours * theirs).sum(dim=-1) > 0.99).all()
 
 
 @pytest.mark.parametrize("mode", MODES)

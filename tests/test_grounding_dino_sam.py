@@ -344,6 +344,8 @@ def test_the_parts_fit_together_with_tiny_models(folder, sam_file):
         f"grounding_dino_sam:{folder}",
         sam=str(sam_file),
         detector_side=SIDE,
+        sam_side=512,
+        boxes=2,
         min_score=0,
         min_area=0,
         max_area=1.0,

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from colour_scenes import assert_same_masks
 
 from pipeline.masks import unpack_masks
-from pipeline.segmenters.launches import launch
 from pipeline.segmenters.mask_packing import Fetch, SlotMasks, pack_bits, upload
 
 
@@ -40,21 +40,19 @@ def test_fetched_masks_share_no_memory():
     assert (second.bits == 255).all()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_masks_are_waited_for_on_the_gpu_that_has_them():
+    # The last one: where there are two, it is not the current one.
+    device = torch.device("cuda", torch.cuda.device_count() - 1)
+    cells, score = torch.rand(8, 4, 128, 128) < 0.5, torch.rand(8, 4)
+    on_gpu = SlotMasks(cells.to(device), score.to(device))
+    with torch.cuda.device(device):
+        torch.cuda._sleep(1_000_000_000)
+    expected = Fetch(SlotMasks(cells, score)).masks(4)
+    for ours, theirs in zip(Fetch(on_gpu).masks(4), expected, strict=True):
+        assert_same_masks(ours, theirs)
+
+
 def test_an_array_is_uploaded_as_it_is():
     array = np.arange(6, dtype=np.uint8).reshape(2, 3)
     np.testing.assert_array_equal(upload(array, torch.device("cpu")), array)
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
-def test_every_launch_has_the_same_size_and_results_are_those_of_the_rows(count):
-    sizes = []
-
-    def run(numbers, pairs):
-        sizes.append((len(numbers), len(pairs)))
-        return numbers * 2, pairs.sum(dim=1)
-
-    numbers, pairs = torch.arange(count), torch.rand(count, 5)
-    doubled, sums = launch(run, numbers, pairs, size=3)
-    assert sizes == [(3, 3)] * -(-count // 3)
-    assert doubled.tolist() == [2 * n for n in range(count)]
-    torch.testing.assert_close(sums, pairs.sum(dim=1))

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from pipeline.errors import BackendError, ConfigError
 from pipeline.masks import pool_masks, unpack_masks
-from pipeline.segmenters import get_segmenter
+from pipeline.segmenters import get_segmenter, sam_clip
 from pipeline.segmenters.sam.decoding import SamDecoder
 from pipeline.segmenters.sam.points import ProposalSettings
 from pipeline.segmenters.sam_clip import SamClip
@@ -41,6 +41,8 @@ def test_two_nouns_are_followed_through_the_frames(ways):
     )
     masks = segment(scene_clip(frames, objects=("blue",)), **ways)[0]
     assert masks.found[:, :2].all()
+    # What stands in for rejected masks scores a tenth.
+    assert (masks.score[:, :2] > 0.5).all()
     for cells, (red, blue) in zip(unpack_masks(masks.bits), discs, strict=True):
         assert cell_iou(cells[0], red) > 0.85
         assert cell_iou(cells[1], blue) > 0.85
@@ -230,6 +232,51 @@ def test_nothing_waits_for_the_device_before_the_masks_are_fetched(mode, proposa
     assert_same(masks, expected)
 
 
+def on_device_without_numbers(module):
+    """Move a module to torch's meta device, where tensors have shapes and nothing else."""
+    for part in module.modules():
+        for table in (part._parameters, part._buffers):
+            table.update(
+                {name: value.to("meta") for name, value in table.items() if value is not None}
+            )
+    return module
+
+
+class Unfetched:
+    """Masks that stay where they are, in place of their way to the host."""
+
+    seen: list = []
+
+    def __init__(self, masks):
+        self.num_frames = len(masks.cells)
+        self.seen.append(masks)
+
+    def masks(self, num_frames):
+        return [None] * (self.num_frames // num_frames)
+
+
+@both_ways
+def test_everything_happens_on_the_models_device_and_no_number_is_asked_for(ways, monkeypatch):
+    # The meta device refuses what mixes devices, as a GPU does, and what asks for a number.
+    monkeypatch.setattr(sam_clip, "Fetch", Unfetched)
+    monkeypatch.setattr(Unfetched, "seen", [])
+    segmenter = SamClip(
+        DenseClip(
+            on_device_without_numbers(tiny_clip()),
+            open_clip.get_tokenizer("ViT-B-16"),
+            short_side=64,
+        ),
+        SamDecoder(on_device_without_numbers(tiny_sam())),
+        SamClipSettings(**ways),
+    )
+    segmenter.segment(noise_clips(3))
+    assert [(*masks.cells.shape,) for masks in Unfetched.seen] == [
+        (4, 4, 128, 128),
+        (2, 4, 128, 128),
+    ]
+    assert {part.device.type for masks in Unfetched.seen for part in masks} == {"meta"}
+
+
 def ellipse(height, width):
     """A red ellipse off the centre of a green frame, and its pixels."""
     y, x = np.mgrid[:height, :width] + 0.5
@@ -339,7 +386,7 @@ def test_weights_are_loaded_from_files_and_told_in_the_fingerprint(weight_files,
 
 
 def test_absent_clip_weights_are_told_with_what_to_give(weight_files):
-    with pytest.raises(BackendError, match=r"lacks CLIP Tiny/nowhere.pt: .*sam_clip:SAM_FILE,Tiny"):
+    with pytest.raises(BackendError, match=r"lacks CLIP Tiny/nowhere.pt: .*`--clip Tiny/FILE`"):
         get_segmenter(f"sam_clip:{weight_files / 'sam.pth'},Tiny/nowhere.pt")
 
 

@@ -4,6 +4,7 @@ import torch
 from host_waits import NoHostWaits
 from tiny_models import segment_anything, tiny_sam
 
+from pipeline.segmenters.sam import decoding
 from pipeline.segmenters.sam.attention import use_fused_attention
 from pipeline.segmenters.sam.decoding import (
     BOX_FIRST,
@@ -11,7 +12,6 @@ from pipeline.segmenters.sam.decoding import (
     PAD,
     POINT,
     SamDecoder,
-    filled_up,
     prompt_tokens,
     resized_size,
 )
@@ -64,14 +64,16 @@ def predictor_of(sam, frame):
     pixels = torch.nn.functional.interpolate(
         pixels, size, mode="bilinear", align_corners=False, antialias=True
     )
-    predictor.set_torch_image(pixels, tuple(frame.shape[:2]))
+    # Prompts are then given in pixels of the resized picture, without rounding in between.
+    predictor.set_torch_image(pixels, size)
     return predictor
 
 
 def official_answers(sam, frame, box, point):
-    """Masks and qualities of SamPredictor: box and point, box, point; of a 96 x 128 frame."""
+    """Masks and qualities of SamPredictor: box and point, box, point."""
     predictor = predictor_of(sam, frame)
-    scale = torch.tensor([128.0, 96.0])
+    height, width = resized_size(frame.shape[:2], 128)
+    scale = torch.tensor([float(width), float(height)])
     # SAM counts pixel centres as whole numbers; ours are shares from the frame's edge.
     point = (point * scale - 0.5).numpy()[None]
     box = (box.view(2, 2) * scale - 0.5).flatten().numpy()
@@ -85,8 +87,15 @@ def official_answers(sam, frame, box, point):
 
 
 @torch.inference_mode()
-def test_decoding_prompts_of_mixed_frames_equals_sam_predictor_frame_by_frame(sam, decoder):
-    frames = torch.randint(0, 256, (3, 96, 128, 3), dtype=torch.uint8)
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    # Cells of 16 pixels that the frame fills at least in part, 4 x 4 mask cells each.
+    [((96, 128), (24, 32)), ((60, 90), (24, 32)), ((90, 40), (32, 16))],
+)
+def test_decoding_prompts_of_mixed_frames_equals_sam_predictor_frame_by_frame(
+    sam, decoder, size, shown
+):
+    frames = torch.randint(0, 256, (3, *size, 3), dtype=torch.uint8)
     frame_index = torch.tensor([2, 0, 0, 1, 2, 0, 1])
     boxes, points = prompts(7)
     embedded = decoder.embed(frames)
@@ -102,9 +111,9 @@ def test_decoding_prompts_of_mixed_frames_equals_sam_predictor_frame_by_frame(sa
             (*ours, ours[0]), ([both, point], [box], [point], [both, point]), strict=True
         ):
             logits, quality = (np.concatenate(values) for values in zip(*expected, strict=True))
-            # The frame fills 24 of 32 rows; what SAM says of the padding is not kept.
-            np.testing.assert_allclose(part.logits[p, :, :24], logits[:, :24], atol=1e-5)
-            assert not part.logits[p, :, 24:].any()
+            # What SAM says of the padding is not kept.
+            logits[:, shown[0] :], logits[:, :, shown[1] :] = 0, 0
+            np.testing.assert_allclose(part.logits[p], logits, atol=1e-5)
             np.testing.assert_allclose(part.quality[p], quality, atol=1e-5)
 
 
@@ -154,6 +163,20 @@ def test_embedding_is_that_of_the_encoder_whatever_the_launch(sam):
     torch.testing.assert_close(one.embeddings[1:2], expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_encoder_runs_in_bfloat16_as_on_a_gpu(fused, monkeypatch):
+    sam = tiny_sam()
+    frames = torch.randint(0, 256, (2, 60, 90, 3), dtype=torch.uint8)
+    expected = SamDecoder(sam).embed(frames).embeddings
+    if fused:
+        use_fused_attention(sam)
+    monkeypatch.setattr(decoding, "autocast", lambda device: torch.autocast("cpu"))
+    ours = SamDecoder(sam).embed(frames).embeddings
+    assert ours.dtype == torch.float32
+    assert not torch.equal(ours, expected)
+    assert (ours - expected).abs().mean() < 0.02 * expected.abs().mean()
+
+
 @pytest.mark.slow
 def test_the_compiled_encoder_keeps_its_numbers():
     sam = tiny_sam()
@@ -164,13 +187,7 @@ def test_the_compiled_encoder_keeps_its_numbers():
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_launches_are_filled_up_with_their_last_row():
-    rows = torch.tensor([[1, 2], [3, 4]])
-    assert filled_up(rows, 4).tolist() == [[1, 2], [3, 4], [3, 4], [3, 4]]
-    assert filled_up(rows, 2) is rows
-
-
-@pytest.mark.parametrize("size", [(240, 320), (320, 240), (427, 640), (1, 3)])
+@pytest.mark.parametrize("size", [(240, 320), (320, 239), (427, 640), (1, 3)])
 def test_resized_size_is_that_of_segment_anything(size):
     official = segment_anything.predictor.ResizeLongestSide.get_preprocess_shape
     assert resized_size(size, 1024) == official(*size, 1024)

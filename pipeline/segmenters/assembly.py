@@ -63,7 +63,8 @@ def cut_maps(
     )
     cells = fine > thresholds[..., None, None]
     count = cells.sum(dim=(-2, -1))
-    means = (fine * cells).sum(dim=(-2, -1)) / count.clamp(min=1)
+    # A GPU may add in another order when there are more maps; float16 shows nothing of it then.
+    means = (fine.double() * cells).sum(dim=(-2, -1)).float() / count.clamp(min=1)
     small = count <= max_area * MASK_SIDE**2
     return SlotMasks(cells & small[..., None, None], score_factor * means)
 
@@ -105,7 +106,7 @@ def unite(instances: Tensor, scores: Tensor, otherwise: SlotMasks) -> SlotMasks:
     acting = select_actors(instances[:, 0], objects.any(dim=1), valid[:, 0])
     valid = torch.cat([acting[:, None], valid[:, 1:]], dim=1)
     actor = _united(instances[:, :1], valid[:, :1], otherwise.cells[:, :1])
-    means = (scores * valid).sum(dim=2) / valid.sum(dim=2).clamp(min=1)
+    means = (scores.double() * valid).sum(dim=2).float() / valid.sum(dim=2).clamp(min=1)
     return SlotMasks(
         torch.cat([actor, objects], dim=1),
         torch.where(valid.any(dim=2), means, otherwise.score),

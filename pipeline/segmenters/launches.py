@@ -9,8 +9,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pipeline.segmenters.sam.decoding import filled_up
-
 
 def launch(run: Callable[..., tuple[Tensor, ...]], *rows: Tensor, size: int) -> tuple[Tensor, ...]:
     """Call ``run`` on ``size`` rows at a time and put its results together.
@@ -29,3 +27,14 @@ def launch(run: Callable[..., tuple[Tensor, ...]], *rows: Tensor, size: int) -> 
         results = run(*(filled_up(tensor, size) for tensor in own))
         parts.append([result[: len(own[0])] for result in results])
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
+def filled_up(rows: Tensor, count: int) -> Tensor:
+    """Rows 1 .. count of a launch: the last is repeated where they run out."""
+    missing = count - len(rows)
+    return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 on a GPU, float32 elsewhere; weights stay float32 in both."""
+    return torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")

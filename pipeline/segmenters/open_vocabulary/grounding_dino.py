@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.errors import ConfigError
-from pipeline.segmenters.launches import launch
-from pipeline.segmenters.open_vocabulary.transformers_models import autocast
+from pipeline.segmenters.launches import autocast, launch
 
 SHORT_SIDE = 800
 LONG_SIDE = 1333

@@ -138,7 +138,7 @@ def bystanders(actors: ConceptMasks, objects: Tensor) -> Tensor:
     """
     people = _to_cells(actors.instances.flatten(1, 2))
     valid = people.any(dim=(-2, -1))
-    acting = (select_actors(people, objects, valid) & valid)[..., None, None]
+    acting = select_actors(people, objects, valid)[..., None, None]
     return (people & ~acting).any(dim=1) & ~(people & acting).any(dim=1)
 
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.segmenters.launches import launch
-from pipeline.segmenters.open_vocabulary.transformers_models import autocast
+from pipeline.segmenters.launches import autocast, launch
 
 NOUN_TOKENS = 32
 """SAM 3's own limit; shorter nouns are padded to it."""

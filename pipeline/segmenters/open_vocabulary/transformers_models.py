@@ -88,11 +88,6 @@ def _read(model_class: Any, folder: Path) -> tuple[Any, Any, list[str]]:
     return model, tokenizer, sorted(loading["missing_keys"])
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 on a GPU, float32 elsewhere; weights stay float32 in both."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-
-
 def _transformers(backend: str) -> Any:
     ensure_torchvision()
     try:

@@ -1,7 +1,7 @@
 """SAM (Kirillov et al. 2023, arXiv:2304.02643) for prompts that belong to many frames.
 
 segment_anything's own decoder takes prompts of one frame per call. Here every prompt brings its
-frame's embedding along (sam_mask_decoder); the numbers are those of SamPredictor.
+frame's embedding along (mask_decoder); the numbers are those of SamPredictor.
 
 Every launch has one shape: the last is filled up with repetitions, which are dropped. So a result
 depends on the frame and its prompt alone, not on their company. Nothing here makes a GPU wait for
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.segmenters.launches import autocast, filled_up, launch
 from pipeline.segmenters.sam.mask_decoder import FoldedDecoder, FrameCells
 
 PAD, POINT, BOX_FIRST, BOX_SECOND = -1, 1, 2, 3
@@ -89,15 +90,16 @@ class SamDecoder:
     @torch.inference_mode()
     def embed(self, frames: Tensor) -> EmbeddedFrames:
         """Embed (B, H, W, 3) uint8 RGB frames of one size."""
-        embeddings = []
-        for part in frames.split(self.frames_per_launch):
-            pixels = self._pixels(filled_up(part, self.frames_per_launch))
-            bf16 = self.device.type == "cuda"
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-                embeddings.append(self._encoder(pixels)[: len(part)].float())
+        (embeddings,) = launch(self._embed, frames, size=self.frames_per_launch)
         height, width = resized_size((frames.shape[1], frames.shape[2]), self.side)
         scale = self.mask_side / self.side
-        return EmbeddedFrames(torch.cat(embeddings), (height * scale, width * scale))
+        return EmbeddedFrames(embeddings, (height * scale, width * scale))
+
+    def _embed(self, frames: Tensor) -> tuple[Tensor]:
+        """Embeddings of one launch."""
+        pixels = self._pixels(frames)
+        with autocast(self.device):
+            return (self._encoder(pixels).float(),)
 
     def decode(
         self, frames: EmbeddedFrames, frame_index: Tensor, boxes: Tensor, points: Tensor
@@ -171,11 +173,8 @@ class SamDecoder:
         if size == 1:
             yield from self._single_launches(embeddings, frame_index.tolist())
             return
-        prepared = [
-            self._decoder.frame_cells(filled_up(part, self.frames_per_launch))
-            for part in embeddings.split(self.frames_per_launch)
-        ]
-        cells = FrameCells(*(torch.cat(parts) for parts in zip(*prepared, strict=True)))
+        prepare = self._decoder.frame_cells
+        cells = FrameCells(*launch(prepare, embeddings, size=self.frames_per_launch))
         for first in range(0, len(frame_index), size):
             rows = slice(first, first + size)
             yield rows, cells.of(filled_up(frame_index[rows], size))
@@ -199,12 +198,6 @@ class SamDecoder:
         )
         padded: Tensor = self.sam.preprocess(images)
         return padded
-
-
-def filled_up(rows: Tensor, count: int) -> Tensor:
-    """Rows 1 .. count of a launch: the last is repeated where they run out."""
-    missing = count - len(rows)
-    return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
 
 
 def resized_size(frame_size: tuple[int, int], side: int) -> tuple[int, int]:

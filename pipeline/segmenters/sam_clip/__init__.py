@@ -2,7 +2,7 @@
 
 One CLIP pass per frame gives the probability of each noun against a background vocabulary in every
 cell (dense_clip, noun_maps). The strongest connected components of a map (components) prompt SAM
-(sam_decoding), whose candidates are judged by the map again (candidates) and united per noun
+(sam.decoding), whose candidates are judged by the map again (candidates) and united per noun
 (assembly). The recipe follows Trident (arXiv:2411.09219) without DINO. A noun that the clip does
 not show is not found, rather than given the least bad mask. With ``proposals`` "grid", a grid of
 points prompts SAM instead, and CLIP names the masks (grid_instances).

@@ -55,7 +55,7 @@ def label_components(masks: Tensor, *, fixed: bool) -> Tensor:
         around = functional.max_pool2d(picture, 3, 1, 1).long().flatten(1)
         nearby = functional.pad(around, (1, 0)) * inside
         hung = labels.scatter_reduce(1, labels, nearby, "amax")
-        raised = hung.maximum(nearby).maximum(roots)
+        raised = hung.maximum(nearby)
         if not fixed and torch.equal(raised, labels):
             break
         labels = raised

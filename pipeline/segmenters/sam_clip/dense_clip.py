@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import BackendError
-from pipeline.segmenters.launches import launch
+from pipeline.segmenters.launches import autocast, launch
 from pipeline.segmenters.sam_clip.dense_attention import (
     MODES,
     PROXY,
@@ -94,7 +94,7 @@ class DenseClip:
 
     def _encode(self, frames: Tensor, proxy: Tensor | None = None) -> tuple[Tensor, Tensor]:
         visual = self.model.visual
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with autocast(self.device):
             tokens, grid = trunk_tokens(visual, self._pixels(frames))
             whole = last_block_tokens(visual, tokens, grid, "vanilla")[:, 0]
             if proxy is None:
