@@ -19,7 +19,7 @@ from pipeline.masks import unpack_masks
 from pipeline.noted_files import noting_files
 from pipeline.segmenters import get_segmenter
 from pipeline.segmenters.open_vocabulary import sam3_model, transformers_models
-from pipeline.segmenters.open_vocabulary.sam3 import Sam3, Sam3Settings
+from pipeline.segmenters.open_vocabulary.sam3 import Sam3, Sam3Settings, bystanders
 from pipeline.segmenters.open_vocabulary.sam3_model import ConceptMasks, Sam3Concepts
 from pipeline.segmenters.open_vocabulary.transformers_models import load_model
 
@@ -187,6 +187,18 @@ def test_actors_that_do_not_act_are_left_out():
     masks = segment(scene_clip([frame], objects=("blue",)))[0]
     assert cell_iou(unpack_masks(masks.bits)[0, 0], near) > 0.9
     assert cell_iou(unpack_masks(masks.bits)[0, 1], ball) > 0.9
+
+
+def test_what_an_actor_shares_with_a_bystander_stays():
+    instances = torch.zeros(1, 1, 3, 128, 128, dtype=torch.bool)
+    for i, (left, right) in enumerate([(0, 40), (30, 60), (100, 120)]):
+        instances[0, 0, i, :, left:right] = True
+    ball = torch.zeros(1, 128, 128, dtype=torch.bool)
+    ball[0, :4, :4] = True
+    nothing = torch.zeros(1, 1)
+    found = bystanders(ConceptMasks(nothing, nothing, nothing, instances), ball)[0]
+    # The first acts; of the second, the ten columns that both cover are not taken from it.
+    assert found[0].nonzero().flatten().tolist() == [*range(40, 60), *range(100, 120)]
 
 
 def test_of_actors_without_an_object_the_largest_two_stay():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from colour_models import ColourSam, segment
+from colour_models import ColourClip, ColourSam, segment
 from colour_scenes import COLOURS, GREEN, assert_same_masks, cell_iou, scene, scene_clip
 from host_waits import NoHostWaits
 from skimage.morphology import dilation
@@ -383,6 +383,16 @@ def test_weights_are_loaded_from_files_and_told_in_the_fingerprint(weight_files,
         tiny_clip().encode_text(open_clip.tokenize(["sky"]), normalize=True),
     )
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_the_fingerprint_tells_the_precision():
+    class OnGpu(ColourClip):
+        device = torch.device("cuda")
+
+    precisions = [
+        SamClip(clip, ColourSam()).fingerprint()["precision"] for clip in (ColourClip(), OnGpu())
+    ]
+    assert precisions == ["fp32", "bf16"]
 
 
 def test_absent_clip_weights_are_told_with_what_to_give(weight_files):

@@ -130,7 +130,7 @@ def test_without_a_network_the_file_is_told_in_one_line(tmp_path, monkeypatch, o
         get_segmenter("sam_clip")
     message = str(caught.value)
     assert "\n" not in message
-    hints = ("sam_clip:FILE", "--segmenter precomputed --masks DIR", "--segmenter none")
+    hints = ("--sam FILE", "--segmenter precomputed --masks DIR", "--segmenter none")
     for hint in (f"put it into {tmp_path / 'cache'}", *hints):
         assert hint in message
 
@@ -171,7 +171,7 @@ def test_a_named_file_that_is_absent_is_told(tmp_path, monkeypatch, source):
     spec = "sam_clip" if source != "the setting" else f"sam_clip:{path}"
     with pytest.raises(BackendError, match=f"SAM weights {path}, which {source} names") as caught:
         get_segmenter(spec)
-    assert "sam_clip:FILE" in str(caught.value)
+    assert "--sam FILE" in str(caught.value)
 
 
 @pytest.fixture
@@ -188,11 +188,12 @@ def test_a_checkpoint_says_which_sam_it_is(small_vit_b):
     digest = hashlib.sha256(small_vit_b.read_bytes()).hexdigest()
     assert facts == {"sam": "vit_b", "sam_sha256": digest, "sam_side": 1024}
     assert decoder.side == 1024
+    assert load_sam(small_vit_b, "cpu", compile=True)[1] == {**facts, "sam_compiled": True}
 
 
 def test_a_checkpoint_of_another_type_than_asked_for_is_refused(small_vit_b, monkeypatch):
     monkeypatch.setenv("I2ST_SAM_CHECKPOINT", str(small_vit_b))
-    with pytest.raises(BackendError, match="sam.pth holds SAM vit_b; needed: vit_h"):
+    with pytest.raises(BackendError, match="holds SAM vit_b; needed: vit_h; give `--sam vit_b`"):
         load_sam("vit_h", "cpu")
     assert load_sam("vit_b", "cpu")[1]["sam"] == "vit_b"
 
@@ -260,5 +261,12 @@ def test_the_clip_file_of_the_environment_is_the_default_models(tmp_path, monkey
     ],
 )
 def test_clip_weights_of_another_activation_are_refused_with_the_right_model(wrong, right):
-    with pytest.raises(BackendError, match=f"QuickGELU mismatch.*sam_clip:SAM_FILE,{right}`"):
+    with pytest.raises(BackendError, match=f"QuickGELU mismatch.*give `--clip {right}`"):
         load_clip(wrong, "cpu", mode="clearclip", short_side=64)
+
+
+def test_a_clip_of_other_parts_is_refused(tmp_path):
+    (tmp_path / "clip.pt").touch()
+    for name in ("coca_ViT-B-32", "ViT-B-16-SigLIP"):
+        with pytest.raises(BackendError, match=f"{name} is no pair of plain.*give `--clip ViT-B"):
+            load_clip(f"{name}/{tmp_path / 'clip.pt'}", "cpu", mode="clearclip", short_side=64)

@@ -21,8 +21,15 @@ def test_options_fill_settings_from_values_or_their_text():
 
 
 def test_an_option_that_is_no_number_or_unknown_is_refused():
-    with pytest.raises(ConfigError, match=r"option count=2.5 of segmenter 'x'; needed: int; .*="):
-        settings_from(Settings, {"count": "2.5"}, segmenter="x")
+    needed = "needed: a whole number of 0 or more; pass --segmenter-option count=3"
+    for value in ("2.5", 2.5, -1, "many", [3], None, float("inf")):
+        with pytest.raises(ConfigError, match=rf"option count=.* of segmenter 'x'; {needed}"):
+            settings_from(Settings, {"count": value}, segmenter="x")
+    for value in ("nan", float("nan"), -0.5, "inf"):
+        with pytest.raises(ConfigError, match=r"share=.*; needed: a number of 0 or more; .*=0\.5"):
+            settings_from(Settings, {"share": value}, segmenter="x")
+    with pytest.raises(ConfigError, match="needed: a word"):
+        settings_from(Settings, {"mode": ["a"]}, segmenter="x")
     with pytest.raises(
         ConfigError, match=r"no option 'shares' \(did you mean 'share'\?\); known: count, mode, sh"
     ):

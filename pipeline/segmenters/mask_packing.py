@@ -57,7 +57,7 @@ class Fetch:
             host = torch.empty(packed.shape, dtype=torch.uint8, pin_memory=True)
             self._packed = host.copy_(packed, non_blocking=True)
             self._arrived = torch.cuda.Event()
-            # The current GPU, where it would be recorded otherwise, need not be the one that copies.
+            # By itself it takes the current GPU, which need not be the one that copies.
             self._arrived.record(torch.cuda.current_stream(packed.device))
         else:
             self._packed = packed

@@ -10,6 +10,8 @@ from pipeline.manifests.text import did_you_mean
 
 SettingsT = TypeVar("SettingsT")
 
+_NEEDED = {float: "a number of 0 or more", int: "a whole number of 0 or more", str: "a word"}
+
 
 def settings_from(
     kind: type[SettingsT], options: Mapping[str, Any], *, segmenter: str
@@ -25,20 +27,32 @@ def settings_from(
         The settings.
 
     Raises:
-        ConfigError: there is no such option, or its text is no number.
+        ConfigError: there is no such option, or its value is no such number, or negative.
     """
-    types: dict[str, Any] = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
+    own = fields(kind)  # type: ignore[arg-type]
+    types: dict[str, Any] = {field.name: field.type for field in own}
+    defaults = {field.name: field.default for field in own}
     check_names(options, types, segmenter=segmenter)
     values = {}
     for name, value in options.items():
         try:
-            values[name] = types[name](value)
-        except (TypeError, ValueError) as error:
+            values[name] = _converted(types[name], value)
+        except (TypeError, ValueError, OverflowError) as error:
             raise ConfigError(
                 f"option {name}={value} of segmenter {segmenter!r}; needed: "
-                f"{types[name].__name__}; pass --segmenter-option {name}=NUMBER"
+                f"{_NEEDED[types[name]]}; pass --segmenter-option {name}={defaults[name]}"
             ) from error
     return kind(**values)
+
+
+def _converted(kind: type, value: Any) -> Any:
+    converted = kind(value)
+    # int() cuts 2.5 short without a word; NaN differs from itself.
+    if not isinstance(value, str) and converted != value:
+        raise ValueError
+    if kind is not str and not 0 <= converted < float("inf"):
+        raise ValueError
+    return converted
 
 
 def check_names(options: Collection[str], known: Collection[str], *, segmenter: str) -> None:

@@ -44,7 +44,7 @@ def load_sam(
 
     Args:
         spec: ``vit_b``, ``vit_l``, ``vit_h``, or a file as published or the same as .safetensors;
-            None or empty looks in the usual places (sam_checkpoints says which).
+            None or empty looks in the usual places (sam.checkpoints says which).
         device: torch device.
         side: pixels of the longer side at SAM's input, one of SAM_SIDES.
         compile: whether torch.compile prepares the encoder.
@@ -59,7 +59,8 @@ def load_sam(
     """
     if side not in SAM_SIDES:
         raise ConfigError(
-            f"SAM input side {side}; needed: one of {', '.join(map(str, SAM_SIDES))}; pass one"
+            f"SAM input side {side}; needed: one of {', '.join(map(str, SAM_SIDES))}; pass "
+            f"--segmenter-option sam_side={SAM_SIDES[0]}"
         )
     checkpoint, wanted = find_checkpoint(str(spec or ""))
     state = read_state_dict(checkpoint)
@@ -112,8 +113,8 @@ def _sam_type(state: Mapping[str, Tensor], checkpoint: Path, wanted: str | None)
     found = _SAM_TYPES[width]
     if wanted not in (None, found):
         raise BackendError(
-            f"{checkpoint} holds SAM {found}; needed: {wanted}; give `--segmenter "
-            f"sam_clip:{found}`, or unset {VARIABLE} where it names that file"
+            f"{checkpoint} holds SAM {found}; needed: {wanted}; give `--sam {found}`, or unset "
+            f"{VARIABLE} where it names that file"
         )
     return found
 
@@ -178,13 +179,13 @@ def _clip_weights(name: str, tag: str, config: dict[str, Any]) -> ClipWeights:
         reason = str(error).split(";")[0]
         if "QuickGELU mismatch" in reason:
             raise BackendError(
-                f"segmenter 'sam_clip': {reason}; needed: the same activation; give `--segmenter "
-                f"sam_clip:SAM_FILE,{_twin(name)}/{tag}`"
+                f"segmenter 'sam_clip': {reason}; needed: the same activation; give "
+                f"`--clip {_twin(name)}/{tag}`"
             ) from error
         raise BackendError(
             f"segmenter 'sam_clip' lacks CLIP {name}/{tag}: {reason}; needed: its weights, such as "
-            f"{CLIP_DEFAULT}; give `--segmenter sam_clip:SAM_FILE,{name}/FILE`, or name a file of "
-            f"the default's with {CLIP_VARIABLE}"
+            f"{CLIP_DEFAULT}; give `--clip {name}/FILE`, or name a file of the default's with "
+            f"{CLIP_VARIABLE}"
         ) from error
 
 
@@ -195,12 +196,17 @@ def _twin(name: str) -> str:
 
 
 def _build_clip(name: str, config: dict[str, Any]) -> Any:
-    # Towers of timm and of transformers have no plain ViT, and building one may start a download.
-    foreign = {"timm_model_name", "hf_model_name"} & {*config["vision_cfg"], *config["text_cfg"]}
+    # Towers of timm and of transformers have no plain ViT, and building one may start a download;
+    # CoCa pools its cells by attention.
+    foreign = {"timm_model_name", "hf_model_name", "multimodal_cfg"} & {
+        *config,
+        *config["vision_cfg"],
+        *config["text_cfg"],
+    }
     if foreign:
         raise BackendError(
-            f"CLIP {name} has a tower of another package ({min(foreign)}); dense features need a "
-            f"plain ViT; give a model such as {CLIP_DEFAULT}"
+            f"CLIP {name} is no pair of plain transformers ({min(foreign)}); needed: a ViT with a "
+            f"class token; give `--clip {CLIP_DEFAULT}`"
         )
     import open_clip
 
