@@ -58,7 +58,8 @@ class FeatureStore:
         num_frames: T, frames of a clip; all stored frames unless given.
 
     Raises:
-        ConfigError: more frames are asked for than are stored, or the shards hold no features.
+        ConfigError: more frames are asked for than are stored, the shards hold no features, or
+            they were seen in a way that is unknown here.
     """
 
     def __init__(self, reader: FeatureReader, *, num_frames: int | None = None) -> None:
@@ -175,7 +176,7 @@ class FeatureStore:
         Raises:
             ShardError: a row is not of the train split.
         """
-        masks = self.reader.masks(rows) if views is None else self.reader.masks(rows, views)
+        masks = self.reader.masks(rows, views)
         bits, found = self._choose(masks.bits, positions), self._choose(masks.found, positions)
         shown = np.zeros(len(rows), np.int64) if views is None else views
         coverage = np.empty((*found.shape[:2], side, side), np.float32)

@@ -79,14 +79,19 @@ def views_named(names: Sequence[str], geometry: str = DEFAULT_GEOMETRY) -> tuple
 
     Args:
         names: of views that `stored_views` returns.
-        geometry: one of ``GEOMETRIES``.
+        geometry: the fingerprint's.
 
     Returns:
         The views in the order of the names.
 
     Raises:
-        ConfigError: a view is unknown.
+        ConfigError: a view or the geometry is unknown.
     """
+    if geometry not in GEOMETRIES:
+        raise ConfigError(
+            f"unknown geometry {geometry!r:.40} of stored frames; known: {', '.join(GEOMETRIES)}; "
+            "use the i2st that wrote them, or extract again"
+        )
     known = {view.name: view for view in stored_views(VIEW_WORDS, geometry)}
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(

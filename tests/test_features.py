@@ -109,7 +109,8 @@ def test_mask_targets_leave_out_frames_without_a_usable_mask(reader, store, monk
     found[0, 0] = False  # nothing was found
     bits[0, 1] = 0  # an empty mask
     bits[0, 2] = 255  # the whole frame
-    monkeypatch.setattr(reader, "masks", lambda rows: masks._replace(bits=bits, found=found))
+    given = masks._replace(bits=bits, found=found)
+    monkeypatch.setattr(reader, "masks", lambda rows, views: given)
     _, valid = store.mask_targets(np.array([40]), 4)
     assert valid.tolist() == [[False, False, False, True, True, True]]
 

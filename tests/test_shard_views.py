@@ -292,6 +292,13 @@ def test_view_rows_that_are_not_the_train_rows_are_refused(fresh):
     assert "view_row does not list" in verify(fresh)[0]
 
 
+def test_index_whose_view_is_no_table_is_refused(fresh):
+    index = ShardIndex.load(fresh)
+    write_index(fresh, replace(index, fingerprint={**index.fingerprint, "view": "whole"}))
+    with pytest.raises(ShardError, match="malformed at view"):
+        ShardIndex.load(fresh)
+
+
 @pytest.mark.parametrize(
     ("views", "match"),
     [

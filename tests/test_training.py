@@ -393,8 +393,8 @@ def test_masks_can_be_left_out(store, tmp_path, changes):
 def test_masks_of_which_not_one_was_found_are_refused(store, tmp_path, monkeypatch):
     nothing = store.reader.masks
 
-    def masks(rows):
-        given = nothing(rows)
+    def masks(rows, views=None):
+        given = nothing(rows, views)
         return given._replace(found=np.zeros_like(given.found))
 
     monkeypatch.setattr(store.reader, "masks", masks)

@@ -88,6 +88,8 @@ def test_views_are_found_by_the_names_they_are_stored_under(geometry):
     assert views_named([view.name for view in views[::-1]], geometry) == views[::-1]
     with pytest.raises(ConfigError, match=f"unknown stored view 'zoom' under {geometry}; known"):
         views_named(["zoom"], geometry)
+    with pytest.raises(ConfigError, match="geometry 'fisheye' .*; known: center_crop, full_frame;"):
+        views_named([], "fisheye")
 
 
 def test_phases_are_decoded_once_each_and_the_base_first():

@@ -202,6 +202,8 @@ def _from_document(document: dict[str, Any], path: Path) -> ShardIndex:
 
 def _check_contents(fingerprint: dict[str, Any], path: Path) -> None:
     """What the rows hold must be something that this version reads."""
+    if not isinstance(fingerprint.get("view", {}), dict):
+        raise malformed(path, "view")
     views = fingerprint.get("views", [])
     if not isinstance(views, list) or not all(isinstance(name, str) for name in views):
         raise malformed(path, "views")
