@@ -1002,6 +1002,7 @@ def _video_clips(flags: Mapping[str, Any]) -> tuple[str, str, list[Any]]:
     """Title, subtitle and the one clip of a contact sheet of a video."""
     from pipeline.devices import resolve_device
     from pipeline.manifests import Manifest, load_manifest
+    from pipeline.manifests.schema import nouns
     from pipeline.manifests.types import ClassPrompts
     from pipeline.segmenters import get_segmenter
     from pipeline.showing.clips import clip_of_video
@@ -1027,8 +1028,8 @@ def _video_clips(flags: Mapping[str, Any]) -> tuple[str, str, list[Any]]:
         class_name,
         segmenter,
         prompts=ClassPrompts(
-            actor=None if flags["actor"] is None else (flags["actor"],),
-            objects=tuple(flags["prompt"]) if flags["prompt"] else None,
+            actor=None if flags["actor"] is None else nouns([flags["actor"]], "--actor"),
+            objects=nouns(flags["prompt"], "--prompt") if flags["prompt"] else None,
         ),
         prompt_mode=flags["prompt_mode"],
         num_frames=flags["frames"],

@@ -612,6 +612,9 @@ def test_show_segments_a_video(here):
     ]
     assert [noun["noun"] for noun in clip["nouns"]] == ["golfer", "golf club", "golf ball"]
     assert clip["prompts"] == "table"
+    four = [word for noun in "abcd" for word in ("--prompt", noun)]
+    assert "--prompt has 4 nouns; at most 3 fit" in fails(2, *words, *four)
+    assert "--actor" in fails(2, *words, "--actor", "")
     write_truth(here / "truth")
     hint = fails(2, *words[:2], "--segmenter", "precomputed")
     assert "give `--mask-files DIR`, or `--no-masks`" in hint
