@@ -80,7 +80,8 @@ class FeatureStore:
         self.test_positions = np.asarray(clip_positions(self.num_stored, self.num_frames))
         self.grid = round(self.index.num_tokens**0.5)
         self._class_number = {name: n for n, name in enumerate(reader.class_names)}
-        self._geometry = self.index.fingerprint.get("view", {}).get("geometry", DEFAULT_GEOMETRY)
+        view = self.index.fingerprint.get("view") or {}
+        self._geometry = view.get("geometry", DEFAULT_GEOMETRY)
         self.views: tuple[View, ...] = views_named(self.index.view_names, self._geometry)
         """Stored views of train videos beside the base view."""
 

@@ -292,10 +292,11 @@ def test_view_rows_that_are_not_the_train_rows_are_refused(fresh):
     assert "view_row does not list" in verify(fresh)[0]
 
 
-def test_index_whose_view_is_no_table_is_refused(fresh):
+@pytest.mark.parametrize("key", ["view", "segmenter", "prompts"])
+def test_index_whose_settings_are_no_table_is_refused(fresh, key):
     index = ShardIndex.load(fresh)
-    write_index(fresh, replace(index, fingerprint={**index.fingerprint, "view": "whole"}))
-    with pytest.raises(ShardError, match="malformed at view"):
+    write_index(fresh, replace(index, fingerprint={**index.fingerprint, key: "whole"}))
+    with pytest.raises(ShardError, match=f"malformed at {key}"):
         ShardIndex.load(fresh)
 
 

@@ -202,8 +202,9 @@ def _from_document(document: dict[str, Any], path: Path) -> ShardIndex:
 
 def _check_contents(fingerprint: dict[str, Any], path: Path) -> None:
     """What the rows hold must be something that this version reads."""
-    if not isinstance(fingerprint.get("view", {}), dict):
-        raise malformed(path, "view")
+    for key in ("view", "segmenter", "prompts"):
+        if not isinstance(fingerprint.get(key) or {}, dict):
+            raise malformed(path, key)
     views = fingerprint.get("views", [])
     if not isinstance(views, list) or not all(isinstance(name, str) for name in views):
         raise malformed(path, "views")
