@@ -122,7 +122,7 @@ class FrozenEncoder:
 
     @torch.inference_mode()
     def _run(self, views: Tensor) -> tuple[Tensor, Tensor]:
-        images = views.to(self.device).permute(0, 3, 1, 2).float().div(255)
+        images = views.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div(255)
         images = images.sub(self._mean).div(self._std)
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
             cells, embedding = self._forward(images)
