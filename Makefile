@@ -44,6 +44,8 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.shard_reads
 	$(BIN)/python -m benchmarks.episodes
 	$(BIN)/python -m benchmarks.segmenter
+	$(BIN)/python -m benchmarks.extraction
+	$(BIN)/python -m benchmarks.extraction_costs
 
 wheel: $(READY)
 	rm -rf build dist
