@@ -2,6 +2,7 @@ import csv
 import json
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -160,6 +161,15 @@ def test_precomputed_takes_pictures_of_one_bit(tmp_path):
     np.testing.assert_array_equal(unpack_masks(result.bits)[0, 0], enlarged(moving_squares()[0]))
 
 
+def npy_bytes(header):
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+
+
+def write_npz_of(folder, member, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(folder / "v.npz", "w", compression) as archive:
+        archive.writestr("bits.npy", member)
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
@@ -191,10 +201,19 @@ def test_precomputed_takes_pictures_of_one_bit(tmp_path):
             "1000000 x 1000000",
         ),
         (lambda f: (f / "v.npz").write_bytes(b"not a zip file"), "not an npz file"),
+        (lambda f: write_npz_of(f, npy_bytes("{'shape': (")), "not an npz file .*multi-line"),
+        (
+            lambda f: write_npz_of(f, npy_bytes("{}"), compression=zipfile.ZIP_BZIP2),
+            "bits.npy is compressed by method 12; needed: none or deflate",
+        ),
         (lambda f: (f / "v.json").write_text("[null, null]"), "of 2 frames; needed 5"),
         (lambda f: (f / "v.json").write_text("{]"), "Expecting"),
         (lambda f: (f / "v.json").write_text('{"num_frames": 5}'), "KeyError: 'masks'"),
         (lambda f: (f / "v.json").write_text("[1, 1, 1, 1, 1]"), "unexpected JSON"),
+        (
+            lambda f: (f / "v.json").write_text('{"num_frames": Infinity, "masks": []}'),
+            "OverflowError: cannot convert float infinity",
+        ),
     ],
 )
 def test_precomputed_refuses_a_file_that_does_not_fit_the_video(tmp_path, write, message):
@@ -222,13 +241,9 @@ def test_precomputed_refuses_pictures_that_do_not_fit(tmp_path, name, picture, m
 
 
 def test_precomputed_refuses_an_array_that_declares_more_than_its_file_holds(tmp_path):
-    import zipfile
-
-    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (5, 20000000000), }"
-    header = header.ljust(117) + b"\n"
-    bomb = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
-    with zipfile.ZipFile(tmp_path / "v.npz", "w") as archive:
-        archive.writestr("bits.npy", bomb)
+    header = "{'descr': '|u1', 'fortran_order': False, 'shape': (5, 20000000000), }"
+    bomb = npy_bytes(header.ljust(117) + "\n")
+    write_npz_of(tmp_path, bomb)
     with pytest.raises(VideoError, match=r"declares uint8 \(5, 20000000000\)"):
         segment_one(tmp_path, clip_of("v", [0], 5))
 

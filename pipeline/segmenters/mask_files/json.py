@@ -46,7 +46,7 @@ def read_json(path: Path, frame_indices: Sequence[int], num_frames: int) -> Give
         entries, claimed = _json_entries(content)
         check_count(claimed, num_frames)
         return _from_entries(entries, frame_indices, num_frames)
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise MaskFileError(f"unexpected JSON ({type(error).__name__}: {error})") from error
 
 

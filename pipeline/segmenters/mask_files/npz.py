@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,11 @@ from pipeline.segmenters.mask_files.given import (
     check_size,
     empty_masks,
 )
+
+# What zipfile and numpy's parser of headers raise beside ValueError and OSError.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, TokenError, EOFError, RuntimeError)
+# What np.savez and np.savez_compressed write.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def read_npz(path: Path, frame_indices: Sequence[int], num_frames: int) -> GivenMasks:
@@ -128,7 +134,7 @@ def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
                 info.filename.removesuffix(".npy"): _load_array(archive, info)
                 for info in archive.infolist()
             }
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise MaskFileError(f"not an npz file ({error})") from error
 
 
@@ -136,6 +142,11 @@ def _load_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]
     """Load one member, after its header is known to declare no more than it holds."""
     if info.file_size > MAX_FILE_BYTES:
         raise MaskFileError(f"{info.filename} has {info.file_size} bytes; limit {MAX_FILE_BYTES}")
+    if info.compress_type not in _METHODS:
+        raise MaskFileError(
+            f"{info.filename} is compressed by method {info.compress_type}; needed: none or "
+            "deflate, as np.savez_compressed"
+        )
     stream = BytesIO(archive.read(info))
     version = npy.read_magic(stream)
     read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
