@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.segmenters.sam.attention import use_fused_attention
 from pipeline.segmenters.sam.decoding import SamDecoder
-from pipeline.segmenters.sam_clip.weights import resize_input
+from pipeline.segmenters.sam.loading import resize_input
 from pipeline.torchvision_shim import ensure_torchvision
 
 HEIGHT, WIDTH = 240, 320

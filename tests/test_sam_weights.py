@@ -10,8 +10,9 @@ from pipeline.errors import BackendError, ConfigError, ResourceError
 from pipeline.segmenters import get_segmenter
 from pipeline.segmenters.sam import checkpoints, published_weights
 from pipeline.segmenters.sam.checkpoints import find_checkpoint
+from pipeline.segmenters.sam.loading import load_sam, resize_input
 from pipeline.segmenters.sam.published_weights import PublishedFile, fetch
-from pipeline.segmenters.sam_clip.weights import load_clip, load_sam, resize_input
+from pipeline.segmenters.sam_clip.weights import load_clip
 
 CONTENT = b"weights " * 300_000
 

@@ -27,7 +27,10 @@ from pipeline.segmenters.mask_files.given import (
 )
 
 # What zipfile and numpy's parser of headers raise beside ValueError and OSError.
-_DAMAGED = (zipfile.BadZipFile, zlib.error, TokenError, EOFError, RuntimeError)
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, RuntimeError),
+    *(TokenError, SyntaxError, TypeError),
+)
 # What np.savez and np.savez_compressed write.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 

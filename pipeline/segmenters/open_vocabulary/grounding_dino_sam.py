@@ -168,7 +168,7 @@ def build(
         BackendError: transformers or weights are absent, or they are of another model.
         ConfigError: an option is unknown or no number.
     """
-    from pipeline.segmenters.sam_clip.weights import load_sam
+    from pipeline.segmenters.sam.loading import load_sam
 
     dino, _, sam_spec = model.partition(",")
     name = GroundingDinoSam.name

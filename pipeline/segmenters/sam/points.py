@@ -128,14 +128,26 @@ def judge(
     centres = torch.arange(logits.shape[-1], device=logits.device) + 0.5
     shown = (centres < extent[0])[:, None] & (centres < extent[1])
     masks = (logits > 0) & shown
-    strict, lax = (
-        ((logits > offset) & shown).sum(dim=(-2, -1))
-        for offset in (settings.stability_offset, -settings.stability_offset)
-    )
     area = masks.sum(dim=(-2, -1)) / (extent[0] * extent[1])
     accepted = (quality >= settings.min_quality) & (area >= settings.min_area)
-    accepted &= (strict / lax.clamp(min=1) >= settings.min_stability) & (area <= settings.max_area)
+    held = stability(logits, shown, settings.stability_offset)
+    accepted &= (held >= settings.min_stability) & (area <= settings.max_area)
     return masks, torch.where(accepted, quality, 0.0)
+
+
+def stability(logits: Tensor, shown: Tensor, offset: float) -> Tensor:
+    """How far masks hold when their threshold moves, as SAM's own generator measures it.
+
+    Args:
+        logits: (..., S, S) float.
+        shown: (S, S) bool. Cells that the frame fills.
+        offset: logits from the threshold, both ways.
+
+    Returns:
+        (...) float. IoU of the masks at the stricter and the laxer threshold; 0 for none.
+    """
+    strict, lax = (((logits > at) & shown).sum(dim=(-2, -1)) for at in (offset, -offset))
+    return strict / lax.clamp(min=1)
 
 
 def overlap_cells(masks: Tensor, extent: tuple[float, float]) -> Tensor:

@@ -178,7 +178,8 @@ def build(
         BackendError: weights are absent or do not fit.
         ConfigError: there is no such option, or it has no such value.
     """
-    from pipeline.segmenters.sam_clip.weights import CLIP_DEFAULT, load_clip, load_sam
+    from pipeline.segmenters.sam.loading import load_sam
+    from pipeline.segmenters.sam_clip.weights import CLIP_DEFAULT, load_clip
 
     models, settings = settings_of(options)
     sam_spec, _, clip_spec = model.partition(",")

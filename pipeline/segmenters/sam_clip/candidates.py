@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.segmenters.sam.decoding import Candidates
+from pipeline.segmenters.sam.points import stability
 
 RING_CELLS = 2
 """Width in cells of the map of the ring around a mask that the mask must stand out from."""
@@ -62,7 +63,7 @@ def choose(
     ring = _dilate(masks, _ring_width(maps.shape[-2:], extent)) & valid & ~masks
     inside = _mean_under(on_masks[:, None], masks)
     contrast = inside - _mean_under(on_masks[:, None], ring)
-    held = _stability(candidates.logits, valid)
+    held = stability(candidates.logits, valid, STABILITY_OFFSET)
     score = contrast * (candidates.quality.clamp(0, 1) * held).sqrt()
     area = masks.sum(dim=(-2, -1)) / (extent[0] * extent[1])
     accepted = (area >= min_area) & (area <= max_area) & (inside >= 0.5 * peak_values[:, None])
@@ -124,10 +125,3 @@ def _moved(masks: Tensor, down: int, right: int) -> Tensor:
 def _mean_under(values: Tensor, masks: Tensor) -> Tensor:
     """Mean of values where masks are set; 0 where nothing is."""
     return (values * masks).sum(dim=(-2, -1)) / masks.sum(dim=(-2, -1)).clamp(min=1)
-
-
-def _stability(logits: Tensor, valid: Tensor) -> Tensor:
-    """IoU of the masks at a stricter and a laxer threshold."""
-    strict = ((logits > STABILITY_OFFSET) & valid).sum(dim=(-2, -1))
-    lax = ((logits > -STABILITY_OFFSET) & valid).sum(dim=(-2, -1))
-    return strict / lax.clamp(min=1)

@@ -107,6 +107,4 @@ def name_proposals(
     mass = torch.where(accepted, probability * area, 0.0)
     ranked = mass.sort(dim=0, descending=True, stable=True).indices[: settings.components].T
     score = torch.where(accepted, probability * quality.clamp(0, 1).sqrt()[:, None], 0.0)
-    kept = pool_to_cells(masks, extent)[ranked]
-    assert kept.shape[-1] == MASK_SIDE
-    return kept, score.T.gather(1, ranked)
+    return pool_to_cells(masks, extent)[ranked], score.T.gather(1, ranked)
