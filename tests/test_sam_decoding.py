@@ -187,7 +187,7 @@ def test_the_compiled_encoder_keeps_its_numbers():
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("size", [(240, 320), (320, 239), (427, 640), (1, 3)])
+@pytest.mark.parametrize("size", [(240, 320), (320, 239), (239, 320), (1, 3)])
 def test_resized_size_is_that_of_segment_anything(size):
     official = segment_anything.predictor.ResizeLongestSide.get_preprocess_shape
     assert resized_size(size, 1024) == official(*size, 1024)
