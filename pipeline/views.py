@@ -74,6 +74,18 @@ def stored_views(words: Iterable[str], geometry: str = DEFAULT_GEOMETRY) -> tupl
     return tuple(view for word in VIEW_WORDS if word in asked for view in views[word])
 
 
+def may_mirror(dataset: str) -> bool:
+    """Whether the classes of a dataset stay what they are when left and right change places.
+
+    Args:
+        dataset: its name, as a manifest or a shard index gives it.
+
+    Returns:
+        False for Something-Something, some of whose classes are told apart by nothing else.
+    """
+    return not dataset.lower().startswith(("ssv2", "something"))
+
+
 def views_named(names: Sequence[str], geometry: str = DEFAULT_GEOMETRY) -> tuple[View, ...]:
     """Views by name, as a fingerprint lists them.
 

@@ -135,6 +135,14 @@ def test_config_refuses_views_of_stored_frames_and_unknown_ones(root, tmp_path):
         fakes.config(root, tmp_path, store="pixels")
 
 
+@pytest.mark.parametrize("dataset", ["ssv2-small", "ssv2-full", "Something-else"])
+def test_config_refuses_mirrored_views_where_classes_tell_left_from_right(root, tmp_path, dataset):
+    with pytest.raises(ConfigError, match=f"views shift, flip mirror .* {dataset}.*out of"):
+        fakes.config(root, tmp_path, dataset=dataset, views=("shift", "flip"))
+    without = fakes.config(root, tmp_path, dataset=dataset, views=("shift", "scale"))
+    assert [view.name for view in without.stored_views] == ["early", "late", "wide", "near"]
+
+
 @pytest.mark.parametrize("changes", [{}, {"store": "frames"}, {"views": ("flip",)}], ids=str)
 def test_estimate_is_near_what_the_extraction_takes_and_writes_nothing(
     root, tmp_path, dataset, changes

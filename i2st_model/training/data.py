@@ -22,6 +22,7 @@ from i2st_model.training.pools import Pool, PoolSampler
 from i2st_model.training.schedules import random_positions
 from i2st_model.training.view_draws import ViewDraws
 from pipeline.errors import ConfigError
+from pipeline.views import may_mirror
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,7 +189,7 @@ def flips_for(config: TrainConfig, dataset_name: str) -> bool:
     """Whether clips are mirrored: as told, else unless the dataset is an ssv2."""
     if config.flips is not None:
         return config.flips
-    return not dataset_name.lower().startswith(("ssv2", "something"))
+    return may_mirror(dataset_name)
 
 
 def flip_tokens(tokens: Tensor, mirrored: NDArray[np.bool_], grid: int) -> Tensor:

@@ -8,7 +8,14 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.scheduling import SlurmSettings, Where
 from pipeline.shards.jpegs import FRAME_SIDE
-from pipeline.views import DEFAULT_GEOMETRY, GEOMETRIES, View, frame_phases, stored_views
+from pipeline.views import (
+    DEFAULT_GEOMETRY,
+    GEOMETRIES,
+    View,
+    frame_phases,
+    may_mirror,
+    stored_views,
+)
 
 STORES = ("features", "frames")
 _FEWEST_HANDS = 3
@@ -110,7 +117,12 @@ class ExtractConfig:
                 "it must be above 0; pass e.g. 60"
             )
         # What they come to is checked before anything is loaded.
-        _ = self.where, self.stored_views
+        _ = self.where
+        if any(view.mirrored for view in self.stored_views) and not may_mirror(self.dataset):
+            raise ConfigError(
+                f"views {', '.join(self.views)} mirror the videos of {self.dataset}, whose classes "
+                "tell left from right; needed: views that keep the sides; leave flip out of --views"
+            )
 
     @property
     def has_workers(self) -> bool:
