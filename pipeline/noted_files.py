@@ -1,4 +1,4 @@
-"""Which files went into a fingerprint, so that a later run can see without reading them again."""
+"""Which files a fingerprint depends on, so that a later run can see without reading them again."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,11 @@ class FileState(NamedTuple):
 
     path: str
     size_bytes: int
+    """-1, as the times, where there is no file."""
     mtime_ns: int
+    ctime_ns: int
+    """Of the last change of anything, which no program sets back, as copying sets back the other.
+    """
 
 
 _noted: ContextVar[list[FileState] | None] = ContextVar("noted_files", default=None)
@@ -31,14 +35,17 @@ def noting_files() -> Iterator[list[FileState]]:
 
 
 def note_file(path: Path) -> None:
-    """Note a file that is about to be read for a fingerprint."""
+    """Note a file that is about to be read for a fingerprint, or is looked for before another.
+
+    A folder stands for the names in it.
+    """
     files = _noted.get()
     if files is not None:
-        files.append(file_state(path))
+        files.append(state_or_absence(path))
 
 
 def file_state(path: Path) -> FileState:
-    """Size and time of last change of a file, symbolic links followed.
+    """Size and times of last change of a file, symbolic links followed.
 
     Args:
         path: of the file.
@@ -50,4 +57,12 @@ def file_state(path: Path) -> FileState:
         OSError: there is none.
     """
     status = os.stat(path)
-    return FileState(os.path.abspath(path), status.st_size, status.st_mtime_ns)
+    return FileState(os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def state_or_absence(path: Path) -> FileState:
+    """State of a file, or that there is none."""
+    try:
+        return file_state(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return FileState(os.path.abspath(path), -1, -1, -1)

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.encoders.weights import fetch_from_hub
 from pipeline.extraction import remembered
 from pipeline.extraction.config import ExtractConfig
 from pipeline.extraction.made_by import MadeBy
-from pipeline.extraction.remembered import NAME, recall, remember
-from pipeline.noted_files import file_state, note_file, noting_files
+from pipeline.extraction.remembered import NAME, Memory
+from pipeline.noted_files import note_file, noting_files
+from pipeline.segmenters.sam.checkpoints import find_checkpoint
 
 RUN = """
 import json, sys
@@ -82,7 +84,18 @@ def config(tmp_path):
 
 @pytest.fixture
 def made_by(tmp_path):
-    return MadeBy(fingerprints={"encoder": {"a": 1}}, files=(file_state(tmp_path / "weights"),))
+    with noting_files() as files:
+        note_file(tmp_path / "first")
+        note_file(tmp_path / "weights")
+    return MadeBy(fingerprints={"encoder": {"a": 1}}, files=tuple(files))
+
+
+def recall(config):
+    return Memory(config).recall()
+
+
+def remember(config, made_by):
+    Memory(config).remember(made_by)
 
 
 def change_settings(config, folder, monkeypatch):
@@ -95,6 +108,23 @@ def change_weights(config, folder, monkeypatch):
     os.utime(folder / "weights", ns=(0, 1))
 
 
+def change_weights_and_set_their_time_back(config, folder, monkeypatch):
+    before = (folder / "weights").stat()
+    while (folder / "weights").stat().st_ctime_ns == before.st_ctime_ns:
+        (folder / "weights").write_bytes(b"WEIGHTS")
+        os.utime(folder / "weights", ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = (folder / "weights").stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def add_weights_that_come_first(config, folder, monkeypatch):
+    (folder / "first").write_bytes(b"WEIGHTS")
+
+
+def work_elsewhere(config, folder, monkeypatch):
+    object.__setattr__(config, "scheduler", "tcp://127.0.0.1:8786")
+
+
 def lose_weights(config, folder, monkeypatch):
     (folder / "weights").unlink()
 
@@ -105,6 +135,14 @@ def add_masks(config, folder, monkeypatch):
 
 def change_cache(config, folder, monkeypatch):
     monkeypatch.setenv("I2ST_SAM_CHECKPOINT", "other.pth")
+
+
+def change_folder(config, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+
+
+def add_gpu(config, folder, monkeypatch):
+    monkeypatch.setattr(remembered, "glob", lambda pattern: ["/dev/nvidia0", "/dev/nvidia1"])
 
 
 def change_package(config, folder, monkeypatch):
@@ -125,9 +163,14 @@ def replace_by_a_list(config, folder, monkeypatch):
     [
         change_settings,
         change_weights,
+        change_weights_and_set_their_time_back,
+        add_weights_that_come_first,
+        work_elsewhere,
         lose_weights,
         add_masks,
         change_cache,
+        change_folder,
+        add_gpu,
         change_package,
         damage,
         replace_by_a_list,
@@ -139,6 +182,49 @@ def test_recall_believes_nothing_after_a_change(config, made_by, tmp_path, monke
     assert recall(config).fingerprints == made_by.fingerprints
     change(config, tmp_path, monkeypatch)
     assert recall(config) is None
+
+
+def test_recall_believes_nothing_that_changed_while_models_were_loaded(config, made_by):
+    memory = Memory(config)
+    (config.masks / "b.npz").write_bytes(b"seen too late")
+    memory.remember(made_by)
+    assert recall(config) is None
+
+
+def test_recall_believes_nothing_after_a_change_of_code(config, made_by, tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    package.mkdir()
+    monkeypatch.setattr(remembered.pipeline, "__file__", str(package / "__init__.py"))
+    remember(config, made_by)
+    assert recall(config) is not None
+    (package / "new.py").write_text("")
+    assert recall(config) is None
+
+
+def test_weights_that_would_come_first_are_noted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("I2ST_CACHE", str(tmp_path))
+    monkeypatch.delenv("I2ST_SAM_CHECKPOINT", raising=False)
+    (tmp_path / "sam_vit_b_01ec64.pth").write_bytes(b"weights")
+    with noting_files() as files:
+        assert find_checkpoint("vit_b")[0] == tmp_path / "sam_vit_b_01ec64.pth"
+    assert [(file.path, file.size_bytes) for file in files] == [
+        (str(tmp_path / "weights" / "sam_vit_b_01ec64.pth"), -1)
+    ]
+
+
+def test_the_hubs_choice_among_its_files_is_noted(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--owner--name"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("abc")
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    (folder / "snapshots" / "abc" / "b.bin").write_bytes(b"weights")
+    with noting_files() as files:
+        path = fetch_from_hub("owner/name", ("a.safetensors", "b.bin"), encoder="e")
+    assert path == folder / "snapshots" / "abc" / "b.bin"
+    noted = {file.path for file in files}
+    assert noted == {str(folder / "snapshots" / "abc"), str(folder / "refs" / "main")}
 
 
 def test_remember_keeps_no_secret_and_nothing_of_foreign_models(config, made_by, monkeypatch):

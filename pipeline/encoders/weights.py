@@ -123,17 +123,25 @@ def fetch_from_hub(repository: str, filenames: Sequence[str], *, encoder: str) -
     for filename in filenames:
         cached = try_to_load_from_cache(repository, filename)
         if isinstance(cached, str):
-            return Path(cached)
+            return _noted(Path(cached))
     if constants.HF_HUB_OFFLINE:
         raise absent_weights(encoder, "HF_HUB_OFFLINE is set")
     _check_hub_answers(constants.ENDPOINT, encoder)
     reason = "no file named"
     for filename in filenames:
         try:
-            return Path(hf_hub_download(repository, filename))
+            return _noted(Path(hf_hub_download(repository, filename)))
         except Exception as error:  # the client's own errors, httpx's or requests', OSError
             reason = type(error).__name__
     raise absent_weights(encoder, f"{repository} on the hub: {reason}")
+
+
+def _noted(path: Path) -> Path:
+    """Note what else decides that this file of the hub's cache, snapshots/REVISION/FILE, is it."""
+    snapshot = path.parent
+    note_file(snapshot)
+    note_file(snapshot.parent.parent / "refs" / "main")
+    return path
 
 
 def absent_weights(encoder: str, reason: str) -> BackendError:

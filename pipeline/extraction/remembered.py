@@ -1,8 +1,8 @@
 """What the settings' models came to last time, so that a finished extraction loads none of them.
 
 ``.backends.json`` lies beside the shards. It counts only while everything is unchanged that could
-change a fingerprint: settings, packages, this package's code, weight files by size and time of last
-change, environment and GPUs. It is a shortcut to "nothing is left to do" and to nothing else.
+change a fingerprint: settings, packages, this package's code, weight files by size and times of
+last change, environment and GPUs. It is a shortcut to "nothing is left to do" and to nothing else.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from pathlib import Path
 import pipeline
 from pipeline.extraction.config import ExtractConfig
 from pipeline.extraction.made_by import MadeBy
-from pipeline.noted_files import FileState, file_state
+from pipeline.noted_files import FileState, file_state, state_or_absence
 from pipeline.strict_json import parse_strictly
 
 NAME = ".backends.json"
@@ -65,46 +65,50 @@ _VARIABLES = (
 _GROUPS = {"i2st.decoders": "decoder", "i2st.encoders": "encoder", "i2st.segmenters": "segmenter"}
 
 
-def recall(config: ExtractConfig) -> MadeBy | None:
-    """What the models came to when this folder was extracted, if they cannot have changed since.
+class Memory:
+    """The note of one folder. Make it before the models: a change while they load must show later.
 
     Args:
         config: settings.
-
-    Returns:
-        The fingerprints; None where they must be asked for.
     """
-    try:
-        data = (config.out / NAME).read_bytes()
-        known = parse_strictly(data) if len(data) <= _MAX_BYTES else {}
-        files = [FileState(*row) for row in known["files"]]
-        if known["circumstances_sha256"] != _circumstances_sha256(config):
+
+    def __init__(self, config: ExtractConfig) -> None:
+        self._path = config.out / NAME
+        self._circumstances_sha256: str | None = None
+        # Of workers elsewhere, and of models that other packages add, the files are not known.
+        if config.is_remote or _is_foreign(config):
+            return
+        with suppress(OSError):
+            self._circumstances_sha256 = _circumstances_sha256(config)
+
+    def recall(self) -> MadeBy | None:
+        """What the models came to when this folder was extracted; None where they must be asked."""
+        if self._circumstances_sha256 is None:
             return None
-        if any(file_state(Path(file.path)) != file for file in files):
+        try:
+            data = self._path.read_bytes()
+            known = parse_strictly(data) if len(data) <= _MAX_BYTES else {}
+            files = [FileState(*row) for row in known["files"]]
+            if known["circumstances_sha256"] != self._circumstances_sha256:
+                return None
+            if any(state_or_absence(Path(file.path)) != file for file in files):
+                return None
+            return MadeBy(fingerprints=dict(known["fingerprints"]))
+        except (OSError, ValueError, TypeError, KeyError):
             return None
-        return MadeBy(fingerprints=dict(known["fingerprints"]))
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
 
-
-def remember(config: ExtractConfig, made_by: MadeBy) -> None:
-    """Note what the models came to; a folder that cannot take the note goes without.
-
-    Args:
-        config: settings.
-        made_by: what a worker of this machine said of its models.
-    """
-    # Of models that other packages add, the files are not known.
-    if config.is_remote or _is_foreign(config):
-        return
-    # Half a note is as good as none, so it need not be written atomically.
-    with suppress(OSError):
-        known = {
-            "circumstances_sha256": _circumstances_sha256(config),
-            "files": made_by.files,
-            "fingerprints": made_by.fingerprints,
-        }
-        (config.out / NAME).write_text(json.dumps(known, indent=1))
+    def remember(self, made_by: MadeBy) -> None:
+        """Note what the models came to; a folder that cannot take the note goes without."""
+        if self._circumstances_sha256 is None:
+            return
+        # Half a note is as good as none, so it need not be written atomically.
+        with suppress(OSError):
+            known = {
+                "circumstances_sha256": self._circumstances_sha256,
+                "files": made_by.files,
+                "fingerprints": made_by.fingerprints,
+            }
+            self._path.write_text(json.dumps(known, indent=1))
 
 
 def _is_foreign(config: ExtractConfig) -> bool:

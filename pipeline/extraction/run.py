@@ -22,7 +22,7 @@ from pipeline.extraction.portions import (
     portions_of,
     split_portion,
 )
-from pipeline.extraction.remembered import recall, remember
+from pipeline.extraction.remembered import Memory
 from pipeline.extraction.report import ExtractProgress, ExtractReport
 from pipeline.manifests import Manifest, Video
 from pipeline.prompts import PromptTables
@@ -61,6 +61,7 @@ class ExtractionRun:
         self._prompts = prompts
         self._stop = stop
         self._left = ExitStack()
+        self._memory = Memory(config)
         self._made_by: MadeBy | None = None
         self._is_confirmed = False
         self._num_new = self._num_new_failed = 0
@@ -82,7 +83,7 @@ class ExtractionRun:
     def work(self, on_progress: Callable[[ExtractProgress], None]) -> None:
         """Extract what is left."""
         self._on_progress = on_progress
-        known = recall(self._config)
+        known = self._memory.recall()
         if known is not None:
             self._plan_with(known)
             if not self._plan.num_todo:
@@ -102,6 +103,7 @@ class ExtractionRun:
             classes = {split: list(names) for split, names in self._manifest.classes.items()}
             dataset = {"name": self._config.dataset, "classes": classes}
             index = finish(self._config.out, dataset, self._fingerprint)
+        assert index or self._stop.signal_number, "a result was lost"
         return ExtractReport(
             num_videos=self._plan.num_videos,
             num_done=self._plan.num_done + written.num_written,
@@ -158,7 +160,7 @@ class ExtractionRun:
         if not self._is_confirmed:
             if not is_same:
                 self._plan_with(made_by)
-            remember(self._config, made_by)
+            self._memory.remember(made_by)
             self._is_confirmed = True
         elif known is not None and not is_same:
             differing = differences(known.fingerprints, made_by.fingerprints)

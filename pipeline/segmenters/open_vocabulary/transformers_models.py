@@ -54,6 +54,7 @@ def load_model(class_name: str, source: str, *, device: str, backend: str) -> Lo
             raise _refused(backend, source, f"{file.name} is not there")
     if not files:
         raise _refused(backend, source, "no .safetensors is there")
+    note_file(folder)
     note_file(folder / "config.json")
     try:
         model, tokenizer, missing = _read(model_class, folder)

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from pipeline.errors import BackendError
+from pipeline.noted_files import note_file
 from pipeline.segmenters.sam.published_weights import PublishedFile, fetch
 
 VARIABLE = "I2ST_SAM_CHECKPOINT"
@@ -58,6 +59,7 @@ def find_checkpoint(spec: str) -> tuple[Path, str | None]:
     sam_type = spec or DEFAULT_TYPE
     name, digest = PUBLISHED[sam_type]
     usual = WEIGHTS_FOLDER / name
+    note_file(usual)
     if usual.is_file():
         return usual, sam_type
     file = PublishedFile("SAM weights", name, ADDRESS, digest, OTHERWISE)
