@@ -6,8 +6,10 @@ Masks depend on the label, so none are made of classes that are to be recognised
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from pipeline.decoding import DecodedClip
-from pipeline.errors import VideoError
+from pipeline.errors import ResourceError, VideoError
 from pipeline.extraction.gates import Gate
 from pipeline.extraction.rows import segment_clips
 from pipeline.extraction.viewed_clips import ViewedClip
@@ -74,8 +76,19 @@ class Segmenting:
     def _segment(self, clips: Sequence[ClipToSegment]) -> list[Masks | VideoError]:
         if self._segmenter is None or not clips:
             return []
-        with self._gate.turn():
-            return segment_clips(self._segmenter, clips)
+        try:
+            with self._gate.turn():
+                return segment_clips(self._segmenter, clips)
+        except torch.cuda.OutOfMemoryError as error:
+            if len(clips) == 1:
+                raise ResourceError(
+                    f"{self._segmenter.name} ran out of GPU memory on 1 clip; needed: room for 1; "
+                    "free the GPU or pass --device cpu"
+                ) from error
+        # Not above: while the error is there, so is the memory that its frames hold.
+        torch.cuda.empty_cache()
+        middle = len(clips) // 2
+        return [*self._segment(clips[:middle]), *self._segment(clips[middle:])]
 
     def _to_segment(self, video: Video, clip: DecodedClip) -> ClipToSegment:
         return ClipToSegment(
