@@ -94,6 +94,10 @@ def killing(folder, number):
             "'a' is not there",
         ),
         ({"tls_ca": "ca.pem"}, "ca.pem: TLS files without a scheduler"),
+        (
+            {"scheduler": "tcp://127.0.0.1:8786", "tls_ca": "ca.pem"},
+            "TLS files, which tcp does not use; .* pass --scheduler tls://127.0.0.1:8786, or leave",
+        ),
     ],
 )
 def test_where_refuses(settings, message):

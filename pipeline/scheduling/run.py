@@ -20,7 +20,7 @@ def run_tasks(
     """Run every task, and again where its worker dies.
 
     A worker that dies takes the tasks in its hands with it; they are run again. A task that lost
-    3 workers is split, and its parts each have a worker for themselves; a part that kills 2 of
+    3 workers is split, and its parts each have a worker for themselves; a part that kills 3 of
     those and cannot be split is given up, and so is nothing that only met other tasks' ends.
 
     Args:

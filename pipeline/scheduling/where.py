@@ -94,6 +94,11 @@ class Where:
                 f"TLS beyond this machine; pass --scheduler tls://{host}:{port} --tls-ca FILE "
                 "--tls-cert FILE --tls-key FILE"
             )
+        elif self.tls_files:
+            raise ConfigError(
+                f"scheduler {address!r} came with TLS files, which tcp does not use; needed: none, "
+                f"or tls; pass --scheduler tls://{host}:{port}, or leave them out"
+            )
 
     def _check_tls_files(self, address: str) -> None:
         if len(self.tls_files) < 3:
