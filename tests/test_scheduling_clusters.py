@@ -173,6 +173,34 @@ def test_run_tasks_uses_a_scheduler_that_runs_already_and_leaves_it_as_it_was(tm
     assert {number for _, number, _ in told} == {0, 1}
 
 
+KILLED_RUN = """
+import os, signal, sys
+from functools import partial
+import test_scheduling_clusters as tests
+
+work = partial(tests.closing, sys.argv[1])
+for _ in tests.run(range(20), work, scheduler=sys.argv[2]):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_run_tasks_closes_what_a_killed_run_left_open_and_nothing_of_one_that_lives(tmp_path):
+    killed, alive, last = folders = [tmp_path / name for name in ("killed", "alive", "last")]
+    for folder in folders:
+        folder.mkdir()
+    with scheduler(tmp_path / "dask", "127.0.0.1", workers=1) as address:
+        environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
+        command = [sys.executable, "-c", KILLED_RUN, str(killed), address]
+        assert subprocess.run(command, env=environment).returncode == -signal.SIGKILL
+        assert [path.name[:6] for path in killed.iterdir()] == ["opened"]
+        results = run(range(20), partial(closing, alive), scheduler=address)
+        next(results)
+        assert sorted(run(range(3), partial(closing, last), scheduler=address)) == [0, 1, 4]
+        assert [path.name[:6] for path in killed.iterdir()] == ["closed"]
+        assert [path.name[:6] for path in alive.iterdir()] == ["opened"]
+        assert len(list(results)) == 19
+
+
 def test_run_tasks_keeps_its_own_book_of_losses_on_a_scheduler_with_other_settings(tmp_path):
     with scheduler(tmp_path / "dask", "127.0.0.1", workers=2) as address:
         done = list(run(range(8), partial(killing, tmp_path), scheduler=address))

@@ -15,6 +15,8 @@ from pipeline.scheduling.where import Where
 START_SECONDS = 120.0
 """How long processes may take to start, on a busy machine."""
 
+PLUGIN_PREFIX = "i2st-"
+
 _RESTORE_SECONDS = 1.0
 
 
@@ -39,12 +41,17 @@ class Cluster:
             self._restored_at = time.monotonic()
             self.scale()
 
-    def leave(self, plugin: str) -> None:
+    @property
+    def plugin(self) -> str:
+        """Name of this run's plugin; it tells the client, so that dead runs can be told."""
+        return PLUGIN_PREFIX + self.client.id
+
+    def leave(self) -> None:
         """Close what was opened in workers that live on."""
         if not self.is_local:
             # A scheduler that is gone, or a worker that never had it, needs no farewell.
             with suppress(OSError, RuntimeError, KeyError):
-                self.client.unregister_worker_plugin(plugin)
+                self.client.unregister_worker_plugin(self.plugin)
 
 
 def open_cluster(

@@ -1,7 +1,6 @@
 """Tasks onto the workers of a dask cluster, until every one is done or given up."""
 
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from typing import Generic
 
@@ -30,14 +29,14 @@ def run_on_dask(
     book = TaskBook(tasks, remedies)
     if book.is_empty:
         return
-    name = f"i2st-{uuid.uuid4().hex}"
     with open_cluster(where, open_worker) as cluster:
+        name = cluster.plugin
         try:
             _introduce(cluster, OpenedWorker(name, open_worker, shielded=cluster.is_local))
             hands = DaskHands(cluster.client, name, hands=where.hands)
             yield from _Run(cluster, book, hands, stop)
         finally:
-            cluster.leave(name)
+            cluster.leave()
 
 
 def _introduce(cluster: Cluster, plugin: OpenedWorker) -> None:

@@ -1,14 +1,14 @@
 """A dask scheduler that runs already, with the workers that it has."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import dask
 from distributed import Client, Security
 
 from pipeline.errors import ConfigError
-from pipeline.scheduling.clusters import Cluster
+from pipeline.scheduling.clusters import PLUGIN_PREFIX, Cluster
 from pipeline.scheduling.where import Where
 
 CONNECT_SECONDS = 20.0
@@ -37,7 +37,24 @@ def existing_cluster(where: Where) -> Iterator[Cluster]:
         _connect(address, _security(where)) as client,
     ):
         _check_versions(address, client.get_versions())
+        _close_dead_runs(client)
         yield Cluster(client=client, name=address, patience_seconds=PATIENCE_SECONDS)
+
+
+def _close_dead_runs(client: Client) -> None:
+    """Close what runs that were killed left open in the workers: their models fill the GPUs."""
+    prefix = PLUGIN_PREFIX
+
+    # Pickled by value, as functions inside functions are: a scheduler may lack i2st.
+    def of_dead_runs(dask_scheduler: Any) -> list[str]:
+        plugins, clients = dask_scheduler.worker_plugins, dask_scheduler.clients
+        ours = [name for name in plugins if name.startswith(prefix)]
+        return [name for name in ours if name.removeprefix(prefix) not in clients]
+
+    # A scheduler may refuse to run functions; then they stay until the workers are restarted.
+    with suppress(OSError, RuntimeError, ValueError, KeyError):
+        for name in client.run_on_scheduler(of_dead_runs):
+            client.unregister_worker_plugin(name)
 
 
 def _connect(address: str, security: Security | None) -> Client:
