@@ -15,7 +15,8 @@ import pytest
 
 from pipeline.errors import ResourceError
 from pipeline.scheduling import Where, run_tasks
-from pipeline.scheduling.blame import TaskBook
+from pipeline.scheduling.blame import TaskBook, Try
+from pipeline.scheduling.dask_hands import HeldBy
 from pipeline.scheduling.types import Remedies
 
 
@@ -120,6 +121,34 @@ def test_book_goes_on_when_something_is_finished_between_fatal_tasks():
     results, _ = work_through(book_of(*tasks), lambda task: task[0] % 2 == 1)
     assert sorted(r for r in results if r[0] != "gave up") == [(0,), (2,), (4,), (6,), (8,)]
     assert len(results) == 9
+
+
+def test_a_worker_with_a_lonely_task_takes_no_other_and_a_busy_one_takes_no_lonely_one():
+    worker = HeldBy("tcp://127.0.0.1:1", 0, 2, 0.0)
+    assert not worker.can_take(alone=False)
+    worker.opened = True
+    assert worker.can_take(alone=True)
+    worker.held = {Try(0): None}
+    assert (worker.can_take(alone=False), worker.can_take(alone=True)) == (True, False)
+    worker.held = {Try(0): None, Try(1): None}
+    assert not worker.can_take(alone=False)
+    worker.held = {Try(0, alone=True): None}
+    assert (worker.can_take(alone=False), worker.can_take(alone=True)) == (False, False)
+
+
+@contextmanager
+def dying(folder, number):
+    """Dies while it is opened."""
+    (Path(folder) / str(os.getpid())).touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+    yield None
+
+
+def test_run_tasks_ends_when_workers_die_while_they_are_opened(tmp_path):
+    work = partial(dying, tmp_path)
+    with pytest.raises(ResourceError, match="8 workers in a row died while they loaded"):
+        list(run_tasks([1], work, where=Where(workers=1), split=list, give_up=give_up))
+    assert len(list(tmp_path.iterdir())) >= 8
 
 
 @contextmanager
