@@ -173,6 +173,24 @@ def test_run_tasks_uses_a_scheduler_that_runs_already_and_leaves_it_as_it_was(tm
     assert {number for _, number, _ in told} == {0, 1}
 
 
+def test_run_tasks_works_on_a_worker_that_dask_has_paused_for_memory(tmp_path, monkeypatch):
+    def state(dask_worker):
+        return dask_worker.status.name, dask_worker.memory_manager.memory_pause_fraction
+
+    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE", "False")
+    with scheduler(tmp_path / "dask", "127.0.0.1", workers=0) as address, ExitStack() as stack:
+        nodes = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
+        nodes += ["--memory-limit", "40MiB", "--local-directory", str(tmp_path)]
+        dask_process(stack, "worker", address, *nodes)
+        client = stack.enter_context(Client(address, set_as_default=False))
+        client.wait_for_workers(1)
+        while set(client.run(state).values()) != {("paused", 0.8)}:
+            time.sleep(0.05)
+        results = list(run(range(5), telling, scheduler=address))
+        assert sorted(square for square, _, _ in results) == [0, 1, 4, 9, 16]
+        assert {fraction for _, fraction in client.run(state).values()} == {0.8}
+
+
 KILLED_RUN = """
 import os, signal, sys
 from functools import partial

@@ -5,9 +5,9 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Literal
 
-from distributed import Worker, WorkerPlugin, get_worker
+from distributed import Status, Worker, WorkerPlugin, get_worker
 
 from data_manifests import __version__
 from pipeline.errors import ConfigError
@@ -41,6 +41,7 @@ class OpenedWorker(WorkerPlugin):
         self._lock = threading.Lock()
         self._stack = ExitStack()
         self._work: Callable[[Any], Any] | None = None
+        self._pause_fraction = _pause_never(worker)
         # The default of dask; such a process may not have children, and decoding runs in children.
         multiprocessing.current_process().daemon = False
         if self._shielded:
@@ -48,7 +49,9 @@ class OpenedWorker(WorkerPlugin):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def teardown(self, worker: Worker) -> None:
-        """Close what was opened."""
+        """Close what was opened, and leave the worker as it was."""
+        if self._pause_fraction:
+            worker.memory_manager.memory_pause_fraction = self._pause_fraction
         self._stack.close()
 
     def open(self, number: int) -> None:
@@ -63,6 +66,20 @@ class OpenedWorker(WorkerPlugin):
         """Do one task."""
         assert self._work is not None, "a worker is opened before it is given work"
         return self._work(task)
+
+
+def _pause_never(worker: Worker) -> float | Literal[False]:
+    """Keep a worker at work however full its memory is; returns from what share on it paused.
+
+    A paused worker waits for memory to come free. That of models does not, so the run would wait
+    for ever; a worker that is killed for memory is accounted for.
+    """
+    manager = worker.memory_manager
+    before = manager.memory_pause_fraction
+    manager.memory_pause_fraction = False
+    if worker.status is Status.paused:
+        worker.status = Status.running
+    return before
 
 
 def open_here(plugin: str, number: int) -> None:
