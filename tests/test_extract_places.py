@@ -12,7 +12,9 @@ from pipeline.errors import ConfigError
 from pipeline.extract import extract
 from pipeline.extraction.made_by import MadeBy
 from pipeline.extraction.portions import PortionResult
+from pipeline.extraction.remembered import Memory
 from pipeline.extraction.run import ExtractionRun
+from pipeline.shards.index import ShardIndex
 
 TESTS = Path(__file__).parent
 
@@ -45,6 +47,17 @@ def test_extract_by_two_schedulers_in_turn_gives_the_same_shards(tmp_path, monke
     assert report.digest == expected.digest
     shards = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.h5")}
     assert shards == {p.name: p.read_bytes() for p in (tmp_path / "here").glob("*.h5")}
+
+
+def test_extract_believes_its_worker_more_than_the_note_of_the_last_run(tmp_path, monkeypatch):
+    manifest, videos = fakes.make_dataset(tmp_path / "videos")
+    expected = extract(fakes.config(tmp_path / "videos", tmp_path / "here"), manifest, videos)
+    noted = MadeBy(fingerprints={"decoder": {"name": "old"}, "encoder": {}, "segmenter": None})
+    monkeypatch.setattr(Memory, "recall", lambda self: noted)
+    report = extract(fakes.config(tmp_path / "videos", tmp_path / "out"), manifest, videos)
+    assert (report.num_new, report.digest) == (20, expected.digest)
+    found, right = (ShardIndex.load(tmp_path / name).fingerprint for name in ("out", "here"))
+    assert found == right
 
 
 def test_extract_refuses_rows_of_a_worker_whose_models_are_others(tmp_path, monkeypatch):
