@@ -13,12 +13,12 @@ from pipeline.decoding import DECODERS
 from pipeline.decoding.comparison import compare_decoders
 from pipeline.errors import BackendError, ResourceError
 from pipeline.extraction.config import ExtractConfig
-from pipeline.extraction.interruption import StopRequest
 from pipeline.extraction.plan import spread_over_classes
 from pipeline.extraction.report import ExtractProgress, ExtractReport
 from pipeline.extraction.run import ExtractionRun
 from pipeline.manifests import Manifest, Video
 from pipeline.prompts import PromptTables
+from pipeline.scheduling.interruption import StopRequest
 
 OnProgress = Callable[[ExtractProgress], None]
 

@@ -66,3 +66,9 @@ def state_or_absence(path: Path) -> FileState:
         return file_state(path)
     except (FileNotFoundError, NotADirectoryError):
         return FileState(os.path.abspath(path), -1, -1, -1)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Files of a folder and of all below it, folders behind symbolic links too, in no order."""
+    for place, _, names in os.walk(folder, followlinks=True):
+        yield from (Path(place, name) for name in names)

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from pipeline.errors import BackendError
-from pipeline.extraction.interruption import StopRequest
 from pipeline.scheduling import Where, run_tasks
+from pipeline.scheduling.interruption import StopRequest
 
 
 def run(tasks, open_worker, *, stop=None, **where):
@@ -169,7 +169,7 @@ COMPUTER = """
     import os, signal, threading, time
     from contextlib import contextmanager
     import torch
-    from pipeline.extraction.interruption import StopRequest
+    from pipeline.scheduling.interruption import StopRequest
     from pipeline.scheduling import Where, run_tasks
 
     @contextmanager
@@ -211,7 +211,7 @@ def test_run_tasks_leaves_hands_that_compute_behind_on_a_second_signal(repositor
 
 WAITER = """
     import sys, time
-    from pipeline.extraction.interruption import StopRequest
+    from pipeline.scheduling.interruption import StopRequest
     with StopRequest(grace_seconds={grace}) as stop:
         print("ready", flush=True)
         begin = time.monotonic()

@@ -265,6 +265,17 @@ def test_precomputed_says_what_to_give_without_a_folder(tmp_path):
         get_segmenter("precomputed", masks=tmp_path)
 
 
+def test_precomputed_fingerprint_follows_folders_behind_links(tmp_path):
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "masks"
+    elsewhere.mkdir()
+    folder.mkdir()
+    (folder / "run").symlink_to(elsewhere, target_is_directory=True)
+    (elsewhere / "clip.json").write_text("1")
+    before = get_segmenter("precomputed", masks=folder).fingerprint()
+    (elsewhere / "clip.json").write_text("2")
+    assert get_segmenter("precomputed", masks=folder).fingerprint() != before
+
+
 def test_precomputed_fingerprint_follows_names_and_content(tmp_path):
     def written(folder, name, masks):
         write_npz(tmp_path / folder / name, masks)

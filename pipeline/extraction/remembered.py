@@ -19,7 +19,7 @@ from pathlib import Path
 import pipeline
 from pipeline.extraction.config import ExtractConfig
 from pipeline.extraction.made_by import MadeBy
-from pipeline.noted_files import FileState, file_state, state_or_absence
+from pipeline.noted_files import FileState, file_state, files_below, state_or_absence
 from pipeline.strict_json import parse_strictly
 
 NAME = ".backends.json"
@@ -125,7 +125,7 @@ def _circumstances_sha256(config: ExtractConfig) -> str:
     code = Path(pipeline.__file__).parent.rglob("*.py")
     circumstances = {
         "settings": {name: settings[name] for name in _SETTINGS},
-        "masks": _states(config.masks.rglob("*")) if config.masks else None,
+        "masks": _states(files_below(config.masks)) if config.masks else None,
         "code": _states(code),
         "packages": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),

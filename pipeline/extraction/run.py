@@ -11,7 +11,6 @@ from pipeline.errors import ConfigError
 from pipeline.extraction.assembler import ShardAssembler
 from pipeline.extraction.config import ExtractConfig
 from pipeline.extraction.fingerprint import fingerprint
-from pipeline.extraction.interruption import StopRequest
 from pipeline.extraction.made_by import MadeBy
 from pipeline.extraction.plan import plan_extraction
 from pipeline.extraction.portions import (
@@ -27,6 +26,7 @@ from pipeline.extraction.report import ExtractProgress, ExtractReport
 from pipeline.manifests import Manifest, Video
 from pipeline.prompts import PromptTables
 from pipeline.scheduling import run_tasks
+from pipeline.scheduling.interruption import StopRequest
 from pipeline.shards.committed import committed, finish
 from pipeline.shards.fingerprint import differences
 from pipeline.shards.lock import FolderLock

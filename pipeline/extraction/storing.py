@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.encoders import FrameEncoder, FrameFeatures, encode_all
 from pipeline.errors import ResourceError, VideoError
@@ -75,7 +74,10 @@ class FeatureRows:
 
     def _encode(self, images: np.ndarray) -> FrameFeatures:
         """Features of (n, S, S, 3) images; a batch that exceeds the GPU's memory is halved."""
-        views = _pinned(torch.from_numpy(images))
+        views = torch.from_numpy(images)
+        if torch.cuda.is_available() and not self._encoder.frame_by_frame:
+            # Copied to the GPU from locked pages, images do not hold up the launches behind them.
+            views = views.pin_memory()
         while True:
             batch_frames = self._batch_frames
             try:
@@ -95,11 +97,6 @@ class FeatureRows:
                 self._batch_frames //= 2
                 logger.warning("out of GPU memory; batches of %d frames now", self._batch_frames)
         torch.cuda.empty_cache()
-
-
-def _pinned(images: Tensor) -> Tensor:
-    # Copied to the GPU from locked pages, images do not hold up the launches behind them.
-    return images.pin_memory() if torch.cuda.is_available() else images
 
 
 def _row(

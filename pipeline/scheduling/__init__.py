@@ -6,7 +6,7 @@ where         settings: one place at a time    run            `run_tasks`, for e
 threads       hands of this process            clusters       dask clusters, opened and left
 dask_run      tasks onto dask's workers        dask_worker    what runs inside a dask worker
 dask_hands    what each worker has in hand     blame          which task killed a worker
-types         what every place is given
+interruption  stopping between two tasks       types          what every place is given
 """
 
 from pipeline.scheduling.run import run_tasks

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from typing import Generic
 
 from pipeline.errors import ConfigError, I2STError, ResourceError
-from pipeline.extraction.interruption import StopRequest
 from pipeline.scheduling.blame import TaskBook
 from pipeline.scheduling.clusters import Cluster, open_cluster
 from pipeline.scheduling.dask_hands import DaskHands, HeldBy, Outcome
 from pipeline.scheduling.dask_worker import OpenedWorker
+from pipeline.scheduling.interruption import StopRequest
 from pipeline.scheduling.types import OpenWorker, Remedies, ResultT, TaskT
 from pipeline.scheduling.where import Where
 

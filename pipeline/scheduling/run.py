@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from pipeline.extraction.interruption import StopRequest
+from pipeline.scheduling.interruption import StopRequest
 from pipeline.scheduling.threads import run_in_threads
 from pipeline.scheduling.types import OpenWorker, Remedies, ResultT, TaskT
 from pipeline.scheduling.where import Where

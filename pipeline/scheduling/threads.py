@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any
 
-from pipeline.extraction.interruption import StopRequest
+from pipeline.scheduling.interruption import StopRequest
 from pipeline.scheduling.types import OpenWorker, ResultT, TaskT
 
 _NOTHING: Any = object()

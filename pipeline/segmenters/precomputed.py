@@ -27,6 +27,7 @@ import numpy as np
 from pipeline.errors import BackendError, VideoError
 from pipeline.manifests import Video
 from pipeline.masks import pack_masks, pool_masks
+from pipeline.noted_files import files_below
 from pipeline.segmenters import MASK_SIDE, ClipToSegment, Masks, no_masks
 from pipeline.segmenters.mask_files.given import GivenMasks
 from pipeline.segmenters.mask_files.json import read_json
@@ -154,7 +155,7 @@ def build(model: str, *, device: str, masks: Path | None) -> Precomputed:
 
 
 def _mask_files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    return (path for path in files_below(folder) if path.suffix in SUFFIXES and path.is_file())
 
 
 def _folder_sha256(folder: Path) -> str:
