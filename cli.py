@@ -349,6 +349,16 @@ def extract(
     from pipeline.prompt_tables import load_prompt_tables
     from pipeline.scheduling import SlurmSettings
 
+    if not use_slurm:
+        _refuse_given(
+            {
+                "--slurm-partition": slurm_partition,
+                "--slurm-account": slurm_account,
+                "--slurm-interface": slurm_interface,
+                "--slurm-option": slurm_option,
+                "--slurm-gpus": slurm_gpus,
+            }
+        )
     source = open_dataset(
         dataset=dataset,
         edition=edition,
@@ -380,7 +390,7 @@ def extract(
         weights=weights,
         grid=grid,
         geometry=geometry,
-        views=tuple(view_words.split(",")) if view_words else (),
+        views=tuple(word.strip() for word in view_words.split(",")) if view_words else (),
         segmenter=segmenter,
         segmenter_options=_segmenter_options(sam, clip, segmenter_option),
         masks=masks,
@@ -446,11 +456,21 @@ def extract(
         "seconds": round(report.seconds, 1),
     }
     show_result(values, as_json)
-    if report.signal_number:
+    if report.signal_number and report.digest is None:
         note("stopped by a signal; finished shards are kept, the same command goes on from there")
         raise typer.Exit(EXIT_SIGNAL + report.signal_number)
     if report.failures:
         raise typer.Exit(EXIT_SOME_SKIPPED)
+
+
+def _refuse_given(of_jobs: Mapping[str, Any]) -> None:
+    """Refuse flags of SLURM jobs where none is asked for."""
+    for flag, value in of_jobs.items():
+        if value:
+            raise ConfigError(
+                f"{flag} without --slurm would work on this machine; needed: both or neither; add "
+                f"--slurm, or drop {flag}"
+            )
 
 
 def _segmenter_options(
@@ -508,7 +528,7 @@ def _show_estimate(config: Any, source: Any, user_prompts: Any, as_json: bool) -
         "videos": estimate.num_videos,
         "done": estimate.num_done,
         "failed": estimate.num_failed,
-        **{f"to do, {split}": number for split, number in estimate.num_todo.items()},
+        **{f"to_do_{split}": number for split, number in estimate.num_todo.items()},
         "probed": estimate.num_probed,
         "hours": hours,
         "bytes": estimate.size_bytes,

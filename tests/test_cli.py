@@ -75,6 +75,11 @@ def fails(code, *words):
     return lines[0]
 
 
+def test_extract_refuses_flags_of_slurm_jobs_without_slurm():
+    line = fails(2, "extract", "--dataset", "hmdb51", "--slurm-partition", "gpu")
+    assert "--slurm-partition without --slurm would work on this machine" in line
+
+
 def works(*words):
     result = run(*words)
     assert result.exit_code == 0, result.output

@@ -8,13 +8,15 @@ import extraction_fakes as fakes
 import pytest
 import test_scheduling_clusters as clusters
 
-from pipeline.errors import ConfigError
+from pipeline.errors import BackendError, ConfigError
 from pipeline.extract import extract
 from pipeline.extraction.made_by import MadeBy
 from pipeline.extraction.portions import PortionResult
 from pipeline.extraction.remembered import Memory
 from pipeline.extraction.run import ExtractionRun
+from pipeline.scheduling.interruption import StopRequest
 from pipeline.shards.index import ShardIndex
+from pipeline.shards.records import Failure
 
 TESTS = Path(__file__).parent
 
@@ -47,6 +49,23 @@ def test_extract_by_two_schedulers_in_turn_gives_the_same_shards(tmp_path, monke
     assert report.digest == expected.digest
     shards = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.h5")}
     assert shards == {p.name: p.read_bytes() for p in (tmp_path / "here").glob("*.h5")}
+
+
+def test_extract_refuses_workers_that_do_not_find_the_videos(tmp_path):
+    manifest, videos = fakes.make_dataset(tmp_path / "videos")
+    config = fakes.config(tmp_path / "videos", tmp_path / "out", scheduler="tcp://127.0.0.1:9")
+    run = ExtractionRun(config, manifest, videos, None, StopRequest())
+
+    def failed(video, reason):
+        failure = Failure(video.video_id, video.split, video.class_name, reason, "...")
+        return PortionResult(shard_number=0, failures=(failure,))
+
+    run._check_sight(failed(videos[0], "undecodable"))
+    path = tmp_path / "videos" / videos[0].path
+    with pytest.raises(BackendError, match=f"a worker does not find {path}, which is here"):
+        run._check_sight(failed(videos[0], "missing"))
+    path.unlink()
+    run._check_sight(failed(videos[0], "missing"))
 
 
 def test_extract_believes_its_worker_more_than_the_note_of_the_last_run(tmp_path, monkeypatch):

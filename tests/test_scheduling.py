@@ -206,7 +206,11 @@ def test_run_tasks_leaves_hands_that_compute_behind_on_a_second_signal(repositor
         check=False,
     )
     # Without care, torch's threads abort the interpreter at its end, with status -6.
-    assert (process.returncode, process.stdout, process.stderr) == (143, "", "")
+    assert (process.returncode, process.stdout) == (143, "")
+    assert process.stderr == (
+        "stopping: what was begun is finished, for 50 s at most; a second signal stops at once\n"
+        "stopped; what is finished is kept, the same command goes on from there\n"
+    )
 
 
 WAITER = """
@@ -239,7 +243,10 @@ def test_stop_request_lets_the_work_end_after_one_signal(repository):
     process = start_waiter(repository, grace=20, leave=True)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=10)
-    assert errors.strip() == "finished 15"
+    assert errors.splitlines() == [
+        "stopping: what was begun is finished, for 20 s at most; a second signal stops at once",
+        "finished 15",
+    ]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -4,10 +4,11 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 
-from pipeline.errors import ConfigError
+from pipeline.errors import BackendError, ConfigError
 from pipeline.extraction.assembler import ShardAssembler
 from pipeline.extraction.config import ExtractConfig
 from pipeline.extraction.fingerprint import fingerprint
@@ -119,9 +120,15 @@ class ExtractionRun:
         # Here and not above, as it imports torch.
         from pipeline.extraction.worker import WorkerSettings, open_worker
 
-        settings = WorkerSettings(
-            config=self._config, manifest=self._manifest, prompts=self._prompts
-        )
+        config = self._config
+        if config.is_remote:
+            # Workers may have been started in another folder.
+            config = replace(
+                config,
+                videos=config.videos.absolute(),
+                masks=config.masks.absolute() if config.masks else None,
+            )
+        settings = WorkerSettings(config=config, manifest=self._manifest, prompts=self._prompts)
         return run_tasks(
             self._portions(),
             partial(open_worker, settings),
@@ -146,12 +153,26 @@ class ExtractionRun:
             self._check_models(result.made_by)
         if not result.num_videos:
             return
+        if self._config.is_remote:
+            self._check_sight(result)
         self._assembler.add(result)
         self._num_new += result.num_videos
         self._num_new_failed += len(result.failures)
         for stage, seconds in result.seconds.items():
             self._stage_seconds[stage] += seconds
         self._show()
+
+    def _check_sight(self, result: PortionResult) -> None:
+        """Refuse workers that do not see the videos that this machine sees."""
+        missing = {one.video_id for one in result.failures if one.reason == "missing"}
+        for video in self._videos if missing else ():
+            path = self._config.videos.absolute() / video.path
+            if video.video_id in missing and path.exists():
+                raise BackendError(
+                    f"a worker does not find {path}, which is here; the videos under the same path "
+                    "on every machine were needed; mount them there, or pass their folder by "
+                    "--videos"
+                )
 
     def _check_models(self, made_by: MadeBy) -> None:
         """Plan with what the first worker is, and refuse others that are not the same."""

@@ -1,10 +1,13 @@
 """SIGTERM and SIGINT: once to finish the shard in hand, twice to stop at once."""
 
+import logging
 import os
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
+
+logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 5.0
 """Longest that a first signal waits; clusters send SIGKILL soon after SIGTERM."""
@@ -61,8 +64,13 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:
             self._has_begun = lambda: False
+            logger.warning("stopped; what is finished is kept, the same command goes on from there")
             raise SystemExit(128 + number)
         self.signal_number = number
+        logger.warning(
+            "stopping: what was begun is finished, for %g s at most; a second signal stops at once",
+            self._grace_seconds,
+        )
         # The end of the grace is the same event as an impatient user's second signal.
         self._timer = threading.Timer(self._grace_seconds, os.kill, (os.getpid(), number))
         self._timer.daemon = True

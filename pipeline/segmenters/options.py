@@ -68,9 +68,10 @@ def check_names(options: Collection[str], known: Collection[str], *, segmenter: 
     """
     for name in options:
         if name not in known:
+            advice = f"known: {', '.join(sorted(known))}; drop it or pass one of these"
             raise ConfigError(
                 f"segmenter {segmenter!r} has no option {name!r}{did_you_mean(name, known)}; "
-                f"known: {', '.join(sorted(known)) or 'none'}; drop it or pass one of these"
+                f"{advice if known else 'it takes none; drop it'}"
             )
 
 

@@ -34,6 +34,7 @@ from pipeline.segmenters.assembly import cut_maps, unite
 from pipeline.segmenters.mask_packing import Fetch
 from pipeline.segmenters.sam.points import PointDecoder, ProposalSettings
 from pipeline.segmenters.sam_clip.clip_batches import ClipBatch, batches_of
+from pipeline.segmenters.sam_clip.dense_attention import check_mode
 from pipeline.segmenters.sam_clip.dense_clip import DenseFeatures
 from pipeline.segmenters.sam_clip.frame_embedder import Embedding, FrameEmbedder, over_frame
 from pipeline.segmenters.sam_clip.grid_instances import grid_instances
@@ -182,6 +183,7 @@ def build(
     from pipeline.segmenters.sam_clip.weights import CLIP_DEFAULT, load_clip
 
     models, settings = settings_of(options)
+    check_mode(models.mode)
     sam_spec, _, clip_spec = model.partition(",")
     decoder, sam_facts = load_sam(
         sam or sam_spec or None, device, side=models.sam_side, compile=bool(models.compile)

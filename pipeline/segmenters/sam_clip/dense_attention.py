@@ -24,6 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.errors import BackendError
+
 PROXY = "proxy_sam"
 MODES = ("clearclip", "naclip", "sclip", "maskclip", PROXY, "vanilla")
 
@@ -31,6 +33,12 @@ _NEAR_CELLS = 5.0
 """Standard deviation of naclip's Gaussian; its authors'."""
 _PROXY_SHIFT, _PROXY_SHARPNESS = 1.2, 3.0
 """ProxyCLIP's beta and gamma."""
+
+
+def check_mode(mode: str) -> None:
+    """Refuse an unknown mode with BackendError."""
+    if mode not in MODES:
+        raise BackendError(f"dense mode {mode!r}; known: {', '.join(MODES)}; pass one of these")
 
 
 def last_block_tokens(visual: Any, tokens: Tensor, grid: tuple[int, int], mode: str) -> Tensor:

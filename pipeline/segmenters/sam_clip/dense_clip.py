@@ -14,8 +14,8 @@ from torch.nn import functional
 from pipeline.errors import BackendError
 from pipeline.segmenters.launches import autocast, launch
 from pipeline.segmenters.sam_clip.dense_attention import (
-    MODES,
     PROXY,
+    check_mode,
     last_block_tokens,
     proxied_cells,
 )
@@ -62,8 +62,7 @@ class DenseClip:
         std: Sequence[float] = CLIP_STD,
         frames_per_launch: int | None = None,
     ) -> None:
-        if mode not in MODES:
-            raise BackendError(f"dense mode {mode!r}; known: {', '.join(MODES)}; pass one of these")
+        check_mode(mode)
         _check_tower(model.visual)
         self.model, self.tokenizer, self.mode, self.short_side = model, tokenizer, mode, short_side
         parameter = model.visual.conv1.weight
