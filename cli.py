@@ -446,7 +446,14 @@ def extract(
     if report.failures:
         note("mend what was skipped, then run the same command with --retry-failed")
     if report.num_without_masks:
-        note(f"{report.num_without_masks} train videos have no mask and so no mask supervision")
+        note(
+            f"{report.num_without_masks} of {report.num_segmented} train videos of this run have no "
+            "mask and so no mask supervision"
+        )
+        if report.num_without_masks == report.num_segmented:
+            note(
+                "not one has: check the segmenter, or the names of the mask files, before training"
+            )
     values = {
         "out": str(config.out),
         "videos": report.num_done,

@@ -374,6 +374,7 @@ def report(**changes):
         "num_videos": 2,
         "num_done": 1,
         "num_new": 1,
+        "num_segmented": 0,
         "num_without_masks": 0,
         "failures": (),
         "digest": None,
@@ -390,6 +391,17 @@ def test_a_signal_shows_in_the_exit_code(here, monkeypatch, signal_number, code)
     result = run("extract", "--videos", "mine", *PLAIN)
     assert result.exit_code == code
     assert "the same command goes on from there" in result.stderr
+
+
+@pytest.mark.parametrize(("without", "says_more"), [(3, False), (7, True)])
+def test_extract_says_how_many_of_the_segmented_videos_have_no_mask(
+    here, monkeypatch, without, says_more
+):
+    done = report(digest="d", num_segmented=7, num_without_masks=without)
+    monkeypatch.setattr("pipeline.extract.extract", lambda *given, **options: done)
+    errors = run("extract", "--videos", "mine", *PLAIN).stderr
+    assert f"{without} of 7 train videos of this run have no mask" in errors
+    assert ("check the segmenter, or the names of the mask files" in errors) is says_more
 
 
 def raise_fault(fault):

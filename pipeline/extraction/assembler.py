@@ -37,6 +37,8 @@ class ShardAssembler:
     def __init__(self, writer: ShardWriter, shards: Sequence[PlannedShard]) -> None:
         self.num_written = 0
         """Videos that are committed."""
+        self.num_segmented = 0
+        """Of them, train videos that a segmenter saw."""
         self.num_without_masks = 0
         """Of them, train videos in which the segmenter found nothing, or that had no mask file."""
         self.failures: list[Failure] = []
@@ -99,7 +101,7 @@ class ShardAssembler:
         self._writer.write(number, shard.rows, shard.failures)
         self.write_seconds += time.monotonic() - begin
         self.num_written += len(shard.rows)
-        self.num_without_masks += sum(
-            row.masks is not None and not row.masks.found.any() for row in shard.rows
-        )
+        masks = [row.masks for row in shard.rows if row.masks is not None]
+        self.num_segmented += len(masks)
+        self.num_without_masks += sum(not one.found.any() for one in masks)
         self.failures += shard.failures

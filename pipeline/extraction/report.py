@@ -68,8 +68,10 @@ class ExtractReport:
     """Of them, committed."""
     num_new: int
     """Of them, committed by this run."""
+    num_segmented: int
+    """Train videos of this run that a segmenter saw."""
     num_without_masks: int
-    """Train videos of this run for which the segmenter found nothing or had no mask file."""
+    """Of them, those for which the segmenter found nothing or had no mask file."""
     failures: tuple[Failure, ...]
     """Every video recorded as failed, by this run and those before it."""
     digest: str | None

@@ -109,6 +109,7 @@ class ExtractionRun:
             num_videos=self._plan.num_videos,
             num_done=self._plan.num_done + written.num_written,
             num_new=written.num_written,
+            num_segmented=written.num_segmented,
             num_without_masks=written.num_without_masks,
             failures=tuple(sorted(failures)),
             digest=index.digest if index else None,
