@@ -447,8 +447,8 @@ def extract(
         note("mend what was skipped, then run the same command with --retry-failed")
     if report.num_without_masks:
         note(
-            f"{report.num_without_masks} of {report.num_segmented} train videos of this run have no "
-            "mask and so no mask supervision"
+            f"{report.num_without_masks} of {report.num_segmented} train videos of this run have "
+            "no mask and so no mask supervision"
         )
         if report.num_without_masks == report.num_segmented:
             note(
