@@ -17,9 +17,9 @@ from pipeline.scheduling.types import Remedies, ResultT, TaskT
 LOSSES_TOGETHER = 3
 """Workers that a task may lose beside others before it is split and its parts run alone."""
 
-LOSSES_ALONE = 3
-"""Workers that a part may lose while alone before it is given up. With 2, a part was once given up
-for a killer from outside that struck before anything else was finished."""
+LOSSES_ALONE = 4
+"""Workers that a part may lose while alone before it is given up. With 2 and with 3, a part was
+once given up for a killer from outside that struck every half second."""
 
 GIVEN_UP_IN_A_ROW = 3
 """Parts given up, with nothing finished between, after which the machine is to blame."""
