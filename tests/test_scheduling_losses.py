@@ -210,7 +210,7 @@ def numbers_in(results):
 def test_run_tasks_does_every_task_once_while_busy_workers_are_killed(tmp_path):
     tasks = [(n, n + 1) for n in range(0, 120, 2)]
     results, num_kills = run_under_a_killer(tmp_path, tasks, workers=2, seconds=0.2)
-    assert num_kills >= 3
+    assert num_kills >= 1
     assert numbers_in(results) == list(range(120))
 
 
