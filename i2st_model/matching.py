@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 COSINE_EPSILON = 1e-6
-"""Least norm a vector is divided by. MoLo's released code adds 0.01 to the denominator instead."""
+"""Least norm a vector is divided by. MoLo's released code adds 0.01 to the denominator instead:
+``epsilon`` of the distances below."""
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -18,12 +19,13 @@ def unit(vectors: Tensor) -> Tensor:
     return functional.normalize(vectors, dim=-1, eps=COSINE_EPSILON)
 
 
-def frame_costs(query: Tensor, prototypes: Tensor) -> Tensor:
+def frame_costs(query: Tensor, prototypes: Tensor, *, epsilon: float = 0.0) -> Tensor:
     """Cosine distance of every query frame to every prototype frame.
 
     Args:
         query: (E, Q, T, D) float.
         prototypes: (E, N, T, D) float.
+        epsilon: added to the product of the two lengths.
 
     Returns:
         (E, Q, N, T, T) float in [0, 2]. One minus the cosine; query frames before prototype frames.
@@ -39,11 +41,14 @@ def frame_costs(query: Tensor, prototypes: Tensor) -> Tensor:
     ).view(E, Q, T, N, T)
     # Lengths divide the small table of products, so that no normalised copy of the clips is made.
     lengths_EQT, lengths_ENT = _lengths(query), _lengths(prototypes)
+    if epsilon:
+        lengths = lengths_EQT[:, :, :, None, None] * lengths_ENT[:, None, None]
+        return 1 - (products / (lengths + epsilon)).transpose(2, 3)
     similarity = products / lengths_EQT[:, :, :, None, None] / lengths_ENT[:, None, None]
     return 1 - similarity.transpose(2, 3)
 
 
-def bi_mhm(query: Tensor, prototypes: Tensor) -> Tensor:
+def bi_mhm(query: Tensor, prototypes: Tensor, *, epsilon: float = 0.0) -> Tensor:
     """Bidirectional mean Hausdorff distance between sequences of frames.
 
     Each frame goes to the nearest frame of the other clip, in both directions (HyRSM, Wang et al.
@@ -53,16 +58,19 @@ def bi_mhm(query: Tensor, prototypes: Tensor) -> Tensor:
     Args:
         query: (E, Q, T, D) float.
         prototypes: (E, N, T, D) float.
+        epsilon: of `frame_costs`.
 
     Returns:
         (E, Q, N) float in [0, 4].
     """
-    costs_EQNTT = frame_costs(query, prototypes)
+    costs_EQNTT = frame_costs(query, prototypes, epsilon=epsilon)
     forwards = costs_EQNTT.amin(dim=-1).mean(dim=-1)
     return forwards + costs_EQNTT.amin(dim=-2).mean(dim=-1)
 
 
-def otam(query: Tensor, prototypes: Tensor, *, temperature: float = 0.5) -> Tensor:
+def otam(
+    query: Tensor, prototypes: Tensor, *, temperature: float = 0.5, epsilon: float = 0.0
+) -> Tensor:
     """Ordered temporal alignment of frames, soft minimum over paths, both directions.
 
     Cao et al. 2020 (arXiv:1906.11415): a path may start and end anywhere in the second
@@ -74,11 +82,12 @@ def otam(query: Tensor, prototypes: Tensor, *, temperature: float = 0.5) -> Tens
         query: (E, Q, T, D) float.
         prototypes: (E, N, T, D) float.
         temperature: lambda of the soft minimum, above 0; towards 0 it is the hard minimum.
+        epsilon: of `frame_costs`.
 
     Returns:
         (E, Q, N) float. At most 4 in value; a soft minimum may be below 0.
     """
-    costs_EQNTT = frame_costs(query, prototypes)
+    costs_EQNTT = frame_costs(query, prototypes, epsilon=epsilon)
     both = torch.stack([costs_EQNTT, costs_EQNTT.transpose(-1, -2)])
     return alignment_cost(both, temperature=temperature).sum(dim=0) / query.shape[2]
 
@@ -118,17 +127,17 @@ def alignment_cost(costs: Tensor, *, temperature: float) -> Tensor:
     return (above[-1] * -temperature).view(costs.shape[:-2])
 
 
-def global_distance(query: Tensor, prototypes: Tensor) -> Tensor:
+def global_distance(query: Tensor, prototypes: Tensor, *, epsilon: float = 0.0) -> Tensor:
     """Cosine distance of global descriptors, token by token.
 
     ``2 (1 - cos)`` averaged over the M tokens, which are matched one-to-one: M = 1 is the pooled
     token (G1), M > 1 the compound tokens (G3). Paper: a global term is stated, this form is our
-    choice; compound tokens are inferred from CPM (arXiv:2207.05515), whose focused tokens, matched
-    by assignment, are not built: the frame-level term has their part.
+    choice; compound tokens are inferred from CPM (arXiv:2207.05515).
 
     Args:
         query: (E, Q, M, D) float.
         prototypes: (E, N, M, D) float.
+        epsilon: added to the product of the two lengths.
 
     Returns:
         (E, Q, N) float in [0, 4].
@@ -138,6 +147,10 @@ def global_distance(query: Tensor, prototypes: Tensor) -> Tensor:
     """
     _check_match(query, prototypes)
     M = query.shape[2]
+    if epsilon:
+        products = torch.einsum("eqmd,enmd->eqnm", query, prototypes)
+        lengths = _lengths(query).unsqueeze(2) * _lengths(prototypes).unsqueeze(1)
+        return 2 - 2 * (products / (lengths + epsilon)).mean(dim=-1)
     similarity = torch.bmm(unit(query).flatten(2), unit(prototypes).flatten(2).transpose(1, 2))
     return 2 - 2 * similarity / M
 

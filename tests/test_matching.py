@@ -1,5 +1,6 @@
 """Distances against written-out loops in float64, and their symmetries."""
 
+import itertools
 import math
 
 import pytest
@@ -192,3 +193,19 @@ def test_matching_in_single_precision_agrees_with_double():
         torch.testing.assert_close(
             distance(query, prototypes).double(), exact, atol=1e-5, rtol=1e-5
         )
+
+
+def test_distances_add_epsilon_to_the_denominator_of_every_cosine():
+    query, prototypes = torch.randn(1, 2, 3, 4).double(), torch.randn(1, 2, 3, 4).double()
+    costs = torch.empty(1, 2, 2, 3, 3).double()
+    for q, n, i, j in itertools.product(range(2), range(2), range(3), range(3)):
+        a, b = query[0, q, i], prototypes[0, n, j]
+        costs[0, q, n, i, j] = 1 - (a @ b) / (a.norm() * b.norm() + 0.3)
+    torch.testing.assert_close(matching.frame_costs(query, prototypes, epsilon=0.3), costs)
+    nearest = costs.amin(-1).mean(-1) + costs.amin(-2).mean(-1)
+    torch.testing.assert_close(matching.bi_mhm(query, prototypes, epsilon=0.3), nearest)
+    one_to_one = 2 * costs.diagonal(dim1=-2, dim2=-1).mean(-1)
+    torch.testing.assert_close(matching.global_distance(query, prototypes, epsilon=0.3), one_to_one)
+    both = [matching.alignment_cost(c, temperature=0.5) for c in (costs, costs.mT)]
+    found = matching.otam(query, prototypes, epsilon=0.3)
+    torch.testing.assert_close(found, sum(both) / 3)
