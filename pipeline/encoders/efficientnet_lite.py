@@ -59,6 +59,7 @@ def build_efficientnet_lite0(
         device=device,
         grid=grid,
         package=f"efficientnet-lite-pytorch {version('efficientnet-lite-pytorch')}",
+        network=network,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.encoders import FrameFeatures
@@ -36,6 +36,7 @@ class FrozenEncoder:
         device: where ``forward`` runs.
         package: library that defines the network, with its version.
         grid: cells per side to average the map to; None keeps the map.
+        network: the module that ``forward`` runs, for those who train it; None where there is none.
 
     Raises:
         ConfigError: ``grid`` does not divide the side of the map.
@@ -53,8 +54,10 @@ class FrozenEncoder:
         device: torch.device,
         package: str,
         grid: int | None = None,
+        network: nn.Module | None = None,
     ) -> None:
         self.name = name
+        self.network = network
         self.image_size = image_size
         self.device = device
         self.frame_by_frame = device.type == "cpu"
@@ -64,7 +67,8 @@ class FrozenEncoder:
         self._mean = torch.tensor(list(mean), device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(list(std), device=device).view(1, 3, 1, 1)
         blank = torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8)
-        cells, embedding = self._run(blank)
+        with torch.inference_mode():
+            cells, embedding = self._run(blank)
         self._own_grid = cells.shape[-1]
         self.grid = self._own_grid if grid is None else grid
         self._check_grid()
@@ -113,14 +117,25 @@ class FrozenEncoder:
             torch.cat([part.embedding for part in parts]),
         )
 
-    def _encode_batch(self, views: Tensor) -> FrameFeatures:
+    def features(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        """Run a batch of views at once, with gradients wherever the caller has them enabled.
+
+        Args:
+            views: (B, S, S, 3) uint8. RGB.
+
+        Returns:
+            Tokens (B, L, C) and embedding (B, E), float32 on the encoder's device.
+        """
         cells, embedding = self._run(views)
         if self.grid != self._own_grid:
             cells = functional.avg_pool2d(cells, self._own_grid // self.grid)
-        tokens = cells.flatten(2).transpose(1, 2)
-        return FrameFeatures(tokens.half().cpu().contiguous(), embedding.half().cpu())
+        return cells.flatten(2).transpose(1, 2), embedding
 
     @torch.inference_mode()
+    def _encode_batch(self, views: Tensor) -> FrameFeatures:
+        tokens, embedding = self.features(views)
+        return FrameFeatures(tokens.half().cpu().contiguous(), embedding.half().cpu())
+
     def _run(self, views: Tensor) -> tuple[Tensor, Tensor]:
         images = views.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div(255)
         images = images.sub(self._mean).div(self._std)

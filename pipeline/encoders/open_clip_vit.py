@@ -75,6 +75,7 @@ def build_open_clip(
         device=device,
         grid=grid,
         package=f"open_clip_torch {version('open_clip_torch')}",
+        network=visual,
     )
 
 

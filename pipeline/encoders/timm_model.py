@@ -72,6 +72,7 @@ def build_timm(
         device=device,
         grid=grid,
         package=f"timm {version('timm')}",
+        network=network,
     )
 
 
