@@ -4,7 +4,7 @@
 
 Prints Markdown. Features are random: 1,292 videos in 10 classes as in HMDB51's test split, 8 frames
 of 512 (CLIP ViT-B/16), and 7 x 7 tokens of 768 for I2ST. "Cached loop" evaluates episode by episode
-from the same descriptors; "re-describing loop" also describes the clips of each episode anew, as
+from the same prepared videos; "preparing loop" also prepares the clips of each episode anew, as
 the released few-shot codes do. Loops are extrapolated from ``--loop`` episodes, and all three ways
 are checked to predict the same first. CPU seconds on one thread; noisy where others share the
 machine: quote the ratios.
@@ -23,14 +23,16 @@ from torch import Tensor
 from i2st_model.class_videos import group_videos
 from i2st_model.config import preset
 from i2st_model.episodes import EpisodeSampler
-from i2st_model.methods import Method, get_method
+from i2st_model.methods import get_method
+from i2st_model.methods.base import FewShotMethod
+from i2st_model.methods.clips import Clips, TrainStatistics
 from i2st_model.network import build_network
 from i2st_model.scoring import (
-    describe_videos,
     episode_batches,
     episodes_at_a_time,
     places_of,
     predict_episodes,
+    prepare_videos,
 )
 
 NUM_VIDEOS, NUM_CLASSES, FRAMES, EMBEDDING = 1292, 10, 8, 512
@@ -85,26 +87,26 @@ def print_draws(num_videos: int) -> None:
 def print_evaluations(episodes: int, loop: int, i2st_videos: int) -> None:
     """Table of CPU seconds per ``episodes`` 5-way 5-shot episodes."""
     print(
-        f"| {episodes:,} 5-way 5-shot episodes | describe, s | batched, s | cached loop, s |",
+        f"| {episodes:,} 5-way 5-shot episodes | prepare, s | batched, s | cached loop, s |",
         end="",
     )
-    print(" re-describing loop, s | ratios |")
+    print(" preparing loop, s | ratios |")
     print("|---|---|---|---|---|---|")
     generator = torch.Generator().manual_seed(0)
     embeddings = torch.randn(NUM_VIDEOS, FRAMES, EMBEDDING, generator=generator)
     for name in ("protonet", "otam", "bi_mhm"):
         method = get_method(name)
-        method.fit(torch.zeros(EMBEDDING))
+        method.fit(TrainStatistics(embedding_dim=EMBEDDING, mean_embedding=torch.zeros(EMBEDDING)))
         print_evaluation(method, embeddings, episodes, loop)
     config = preset("i2st", token_dim=CHANNELS, grid=GRID)
     network = build_network(config)
     network.fit_stem(torch.randn(2000, CHANNELS, generator=generator))
-    # Fewer videos for want of memory; the time to describe is scaled to NUM_VIDEOS.
+    # Fewer videos for want of memory; the time to prepare is scaled to NUM_VIDEOS.
     tokens = torch.randn(i2st_videos, FRAMES, GRID**2, CHANNELS, generator=generator)
     print_evaluation(get_method("i2st", network=network), tokens, episodes, max(3, loop // 10))
 
 
-def print_evaluation(method: Method, features: Tensor, episodes: int, loop: int) -> None:
+def print_evaluation(method: FewShotMethod, features: Tensor, episodes: int, loop: int) -> None:
     """One row."""
     rows = np.arange(len(features))
     videos = group_videos(
@@ -112,24 +114,28 @@ def print_evaluation(method: Method, features: Tensor, episodes: int, loop: int)
     )
     sampler = EpisodeSampler(videos, way=WAY, shot=SHOT)
     spent: dict[str, float] = {}
+
+    def prepare(some: NDArray) -> Mapping[str, Tensor]:
+        return method.prepare(Clips(features=features[some]))
+
     with torch.no_grad():
-        with cpu_seconds(spent, "describe"):
-            described = describe_videos(rows, lambda some: method.describe(features[some]))
-        spent["describe"] *= NUM_VIDEOS / len(features)
+        with cpu_seconds(spent, "prepare"):
+            prepared = prepare_videos(rows, prepare)
+        spent["prepare"] *= NUM_VIDEOS / len(features)
         with cpu_seconds(spent, "batched"):
-            batched = _batched(method, described, sampler, episodes)
+            batched = _batched(method, prepared, sampler, episodes)
         one_by_one: dict[str, Callable[[NDArray], Mapping[str, Tensor]]] = {
-            "cached": lambda some: {key: value[some] for key, value in described.items()},
-            "anew": lambda some: method.describe(features[some]),
+            "cached": lambda some: {key: value[some] for key, value in prepared.items()},
+            "anew": prepare,
         }
-        for name, describe in one_by_one.items():
+        for name, make in one_by_one.items():
             with cpu_seconds(spent, name):
-                predicted = [_one(method, describe, sampler, number) for number in range(loop)]
+                predicted = [_one(method, make, sampler, number) for number in range(loop)]
             spent[name] *= episodes / loop
             assert np.mean(np.stack(predicted) == batched[:loop]) > 0.999
-    whole = spent["describe"] + spent["batched"]
+    whole = spent["prepare"] + spent["batched"]
     print(
-        f"| {method.name} | {spent['describe']:.1f} | {spent['batched']:.1f} | "
+        f"| {method.name} | {spent['prepare']:.1f} | {spent['batched']:.1f} | "
         f"{spent['cached']:.1f} | {spent['anew']:.0f} | "
         f"{spent['cached'] / spent['batched']:.1f}x, {spent['anew'] / whole:.0f}x |",
         flush=True,
@@ -137,30 +143,33 @@ def print_evaluation(method: Method, features: Tensor, episodes: int, loop: int)
 
 
 def _batched(
-    method: Method, described: Mapping[str, Tensor], sampler: EpisodeSampler, episodes: int
+    method: FewShotMethod,
+    prepared: Mapping[str, Tensor],
+    sampler: EpisodeSampler,
+    episodes: int,
 ) -> NDArray[np.int64]:
-    num_videos = len(next(iter(described.values())))
+    num_videos = len(next(iter(prepared.values())))
     places = places_of(np.arange(num_videos), num_videos, torch.device("cpu"))
-    size = episodes_at_a_time(described, WAY * (SHOT + 1))
+    size = episodes_at_a_time(prepared, WAY * (SHOT + 1))
     parts = [
-        predict_episodes(episode, places, described, method.logits).predicted
+        predict_episodes(episode, places, prepared, method.score).predicted
         for episode in episode_batches(sampler, episodes, size)
     ]
     return np.concatenate(parts)
 
 
 def _one(
-    method: Method,
-    describe: Callable[[NDArray], Mapping[str, Tensor]],
+    method: FewShotMethod,
+    prepare: Callable[[NDArray], Mapping[str, Tensor]],
     sampler: EpisodeSampler,
     number: int,
 ) -> NDArray[np.int64]:
     episode = sampler.episode(number)
-    query = describe(episode.query.ravel())
-    support = describe(episode.support.ravel())
-    logits = method.logits(
-        {key: value.unsqueeze(0) for key, value in query.items()},
+    query = prepare(episode.query.ravel())
+    support = prepare(episode.support.ravel())
+    logits = method.score(
         {key: value.unflatten(0, (WAY, SHOT)).unsqueeze(0) for key, value in support.items()},
+        {key: value.unsqueeze(0) for key, value in query.items()},
     )
     return logits[0].argmax(dim=-1).view(WAY, -1).numpy()
 

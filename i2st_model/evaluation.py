@@ -1,4 +1,4 @@
-"""Accuracy of a method on the episodes of a split: every video described once, episodes in batches.
+"""Accuracy of a method on the episodes of a split: every video prepared once, episodes in batches.
 
 Shape letters: E episodes of a batch, N way, q queries per class.
 """
@@ -16,14 +16,15 @@ from i2st_model.checkpoints import Checkpoint
 from i2st_model.compatibility import require_unseen
 from i2st_model.episodes import EpisodeSampler
 from i2st_model.features import FeatureStore
-from i2st_model.methods import Method
+from i2st_model.methods.base import FewShotMethod
+from i2st_model.methods.clips import Clips
 from i2st_model.scoring import (
     Predictions,
-    describe_videos,
     episode_batches,
     episodes_at_a_time,
     places_of,
     predict_episodes,
+    prepare_videos,
 )
 from i2st_model.statistics import Accuracy, mean_accuracy
 from pipeline.devices import resolve_device
@@ -116,7 +117,7 @@ class EvaluateProgress:
 
 
 def evaluate(
-    method: Method,
+    method: FewShotMethod,
     store: FeatureStore,
     config: EvaluateConfig,
     *,
@@ -126,7 +127,7 @@ def evaluate(
     """Evaluate a method.
 
     Args:
-        method: ready to describe, see `load_method`.
+        method: ready to use, see `load_method`.
         store: features of the dataset.
         config: which episodes.
         checkpoint: where the method's weights come from.
@@ -144,13 +145,13 @@ def evaluate(
     sampler = _sampler(config, store, names)
     rows = np.array(sorted(row for videos in sampler.videos for row in videos.rows))
     device = torch.device(resolve_device(config.device))
-    descriptors = _describe(method, store, rows, device)
+    prepared = _prepare(method, store, rows, device)
     places = places_of(rows, len(store.reader.class_index), device)
     parts: list[Predictions] = []
     clips = config.way * (config.shot + config.queries)
-    size = config.batch_episodes or episodes_at_a_time(descriptors, clips)
+    size = config.batch_episodes or episodes_at_a_time(prepared, clips)
     for episode in episode_batches(sampler, config.episodes, size):
-        parts.append(predict_episodes(episode, places, descriptors, method.logits))
+        parts.append(predict_episodes(episode, places, prepared, method.score))
         if on_progress is not None:
             done = episode.number + len(episode.classes)
             on_progress(EvaluateProgress(episodes=done, num_episodes=config.episodes))
@@ -210,8 +211,20 @@ def _sampler(config: EvaluateConfig, store: FeatureStore, names: Sequence[str]) 
 
 
 @torch.no_grad()
-def _describe(
-    method: Method, store: FeatureStore, rows: NDArray[np.int64], device: torch.device
+def _prepare(
+    method: FewShotMethod, store: FeatureStore, rows: NDArray[np.int64], device: torch.device
 ) -> dict[str, Tensor]:
     read = store.tokens if method.needs == "tokens" else store.frame_embedding
-    return describe_videos(rows, lambda some: method.describe(read(some).to(device)))
+    classes = torch.from_numpy(store.reader.class_index)
+
+    def prepare(some: NDArray[np.int64]) -> dict[str, Tensor]:
+        videos = torch.from_numpy(some)
+        return method.prepare(
+            Clips(
+                features=read(some).to(device),
+                classes=classes[videos].to(device) if method.uses_class_names else None,
+                videos=videos.to(device),
+            )
+        )
+
+    return prepare_videos(rows, prepare)

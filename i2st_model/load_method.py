@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from i2st_model.checkpoints import Checkpoint, load_checkpoint
 from i2st_model.compatibility import require_compatible
 from i2st_model.config import network_config
 from i2st_model.features import FeatureStore
-from i2st_model.methods import Method, get_method
+from i2st_model.methods import get_method
+from i2st_model.methods.base import FewShotMethod
+from i2st_model.methods.clips import TrainStatistics
 from i2st_model.network import build_network
 from pipeline.devices import resolve_device
 from pipeline.errors import ConfigError
@@ -26,7 +30,7 @@ def load_method(
     run: Path | None = None,
     mean_classes: Sequence[str] | None = None,
     device: str = "auto",
-) -> tuple[Method, Checkpoint | None]:
+) -> tuple[FewShotMethod, Checkpoint | None]:
     """Build a method.
 
     Args:
@@ -54,18 +58,36 @@ def load_method(
     method = get_method(name)
     names = list(mean_classes) if mean_classes is not None else store.classes_of("train")
     rows = store.rows_of(names)
-    if not len(rows):
+    if method.needs_train_mean and not len(rows):
         raise ConfigError(
             f"{shards} holds no train video; {name} is centred on their mean; extract the train "
             "split too"
         )
-    method.fit(store.mean_embedding(rows).to(place))
-    return method, None
+    method.fit(train_statistics(store, rows))
+    return method.to(place).eval(), None
+
+
+def train_statistics(store: FeatureStore, rows: NDArray[np.int64]) -> TrainStatistics:
+    """What a method's ``fit`` takes.
+
+    Args:
+        store: features of the dataset.
+        rows: (B,) rows of the train videos.
+
+    Returns:
+        Sizes, names and means; on the CPU.
+    """
+    return TrainStatistics(
+        embedding_dim=store.index.embedding_dim,
+        mean_embedding=store.mean_embedding(rows) if len(rows) else None,
+        class_names=tuple(store.reader.class_names),
+        encoder=store.index.fingerprint.get("encoder") or {},
+    )
 
 
 def load_trained(
     store: FeatureStore, *, shards: Path, run: Path, device: torch.device
-) -> tuple[Method, Checkpoint]:
+) -> tuple[FewShotMethod, Checkpoint]:
     """Load the network of a run and check that the shards' features are those it was trained on.
 
     Args:

@@ -1,4 +1,4 @@
-"""Descriptors of many videos, once each, and the accuracy of episodes that gather among them.
+"""What a method makes of many videos, once each, and the episodes that gather among it.
 
 Shape letters: V videos, E episodes, N way, K shot, q queries per class, Q = N q.
 """
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from i2st_model.episodes import Episode, EpisodeSampler
 
-DESCRIBE_VIDEOS = 16
-"""Videos per call. Fixed, and the last call is padded, so that a descriptor never depends on it."""
+PREPARE_VIDEOS = 16
+"""Videos per call. Fixed, and the last call is padded, so that no result ever depends on it."""
 
 GATHER_BYTES = {"cpu": 32 << 20, "cuda": 2 << 30}
-"""Descriptors gathered at a time. On a CPU larger gathers leave the cache and take fresh memory
+"""Prepared videos gathered at a time. On a CPU larger gathers leave the cache and take fresh memory
 pages each time, which measured 2 to 3 times slower; a GPU wants few launches."""
 
-Logits = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
+Score = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,38 +38,38 @@ class Predictions:
         return self.predicted == np.arange(self.predicted.shape[1])[None, :, None]
 
 
-def describe_videos(
-    rows: NDArray[np.int64], describe: Callable[[NDArray[np.int64]], Mapping[str, Tensor]]
+def prepare_videos(
+    rows: NDArray[np.int64], prepare: Callable[[NDArray[np.int64]], Mapping[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """Describe every video once.
+    """Prepare every video once.
 
     Args:
         rows: (V,) rows of the videos.
-        describe: rows of DESCRIBE_VIDEOS videos -> descriptors with that first axis.
+        prepare: rows of PREPARE_VIDEOS videos -> named tensors with that first axis.
 
     Returns:
-        Descriptors with first axis V, in the order of ``rows``.
+        Named tensors with first axis V, in the order of ``rows``.
     """
     parts: list[Mapping[str, Tensor]] = []
-    for start in range(0, len(rows), DESCRIBE_VIDEOS):
-        chunk = rows[start : start + DESCRIBE_VIDEOS]
-        padded = np.pad(chunk, (0, DESCRIBE_VIDEOS - len(chunk)), mode="edge")
-        described = describe(padded)
-        parts.append({name: value[: len(chunk)] for name, value in described.items()})
+    for start in range(0, len(rows), PREPARE_VIDEOS):
+        chunk = rows[start : start + PREPARE_VIDEOS]
+        padded = np.pad(chunk, (0, PREPARE_VIDEOS - len(chunk)), mode="edge")
+        made = prepare(padded)
+        parts.append({name: value[: len(chunk)] for name, value in made.items()})
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 @torch.no_grad()
 def predict_episodes(
-    episode: Episode, places: Tensor, descriptors: Mapping[str, Tensor], logits: Logits
+    episode: Episode, places: Tensor, prepared: Mapping[str, Tensor], score: Score
 ) -> Predictions:
     """Predict the class of every query of E episodes.
 
     Args:
         episode: E stacked episodes.
-        places: (rows in the shards,) int64. Row -> position among the descriptors.
-        descriptors: first axis V.
-        logits: of the method.
+        places: (rows in the shards,) int64. Row -> position among the prepared videos.
+        prepared: first axis V.
+        score: of the method: support, query -> logits.
 
     Returns:
         Classes and predictions.
@@ -77,18 +77,18 @@ def predict_episodes(
     E, N, _ = episode.query.shape
     support_ENK = places[torch.from_numpy(episode.support).to(places.device)]
     query_EQ = places[torch.from_numpy(episode.query).to(places.device)].flatten(1)
-    scores_EQN = logits(
-        {name: value[query_EQ] for name, value in descriptors.items()},
-        {name: value[support_ENK] for name, value in descriptors.items()},
+    scores_EQN = score(
+        {name: value[support_ENK] for name, value in prepared.items()},
+        {name: value[query_EQ] for name, value in prepared.items()},
     )
     predicted = scores_EQN.argmax(dim=-1).view(E, N, -1).cpu().numpy()
     return Predictions(classes=episode.classes, predicted=predicted)
 
 
-def episodes_at_a_time(descriptors: Mapping[str, Tensor], clips: int) -> int:
+def episodes_at_a_time(prepared: Mapping[str, Tensor], clips: int) -> int:
     """Episodes of ``clips`` clips each that suit the device; decides speed alone."""
-    some = next(iter(descriptors.values()))
-    per_clip = sum(value[0].numel() * value.element_size() for value in descriptors.values())
+    some = next(iter(prepared.values()))
+    per_clip = sum(value[0].numel() * value.element_size() for value in prepared.values())
     return max(1, GATHER_BYTES.get(some.device.type, GATHER_BYTES["cpu"]) // (per_clip * clips))
 
 

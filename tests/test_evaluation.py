@@ -12,7 +12,7 @@ from i2st_model.episodes import EpisodeSampler
 from i2st_model.evaluation import EvaluateConfig, evaluate, per_class_accuracy
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method
-from i2st_model.scoring import DESCRIBE_VIDEOS, Predictions, describe_videos
+from i2st_model.scoring import PREPARE_VIDEOS, Predictions, prepare_videos
 from i2st_model.statistics import paired_difference
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.run import train
@@ -175,16 +175,16 @@ def test_mean_of_classes_weighs_up_to_the_mean_of_episodes(store, shards):
     assert sorted(found.per_class) == [f"test {number}" for number in range(5)]
 
 
-def test_videos_are_described_once_in_calls_of_one_size():
+def test_videos_are_prepared_once_in_calls_of_one_size():
     calls = []
 
-    def describe(rows):
+    def prepare(rows):
         calls.append(rows)
         return {"x": torch.from_numpy(rows * 10)}
 
-    rows = np.arange(3, 3 + 2 * DESCRIBE_VIDEOS + 1)
-    assert describe_videos(rows, describe)["x"].tolist() == (rows * 10).tolist()
-    assert [len(call) for call in calls] == [DESCRIBE_VIDEOS] * 3
+    rows = np.arange(3, 3 + 2 * PREPARE_VIDEOS + 1)
+    assert prepare_videos(rows, prepare)["x"].tolist() == (rows * 10).tolist()
+    assert [len(call) for call in calls] == [PREPARE_VIDEOS] * 3
 
 
 # --- what is reported ---

@@ -9,6 +9,7 @@ import torch
 from i2st_model.config import preset
 from i2st_model.matching import bi_mhm, otam
 from i2st_model.methods import METHODS, get_method, method_names
+from i2st_model.methods.clips import Clips, TrainStatistics
 from i2st_model.network import build_network
 from pipeline.errors import BackendError
 
@@ -22,16 +23,20 @@ def embeddings():
 
 
 def scored(method, features):
-    described = method.describe(features)
-    query = {name: value[QUERY] for name, value in described.items()}
-    support = {name: value[SUPPORT] for name, value in described.items()}
-    return method.logits(query, support)
+    prepared = method.prepare(Clips(features=features))
+    support = {name: value[SUPPORT] for name, value in prepared.items()}
+    query = {name: value[QUERY] for name, value in prepared.items()}
+    return method.score(support, query)
+
+
+def fitted(method, mean):
+    method.fit(TrainStatistics(embedding_dim=D, mean_embedding=mean))
+    return method
 
 
 def test_protonet_matches_a_loop():
     features, mean = embeddings(), torch.full((D,), 2.0, dtype=torch.float64)
-    method = get_method("protonet")
-    method.fit(mean)
+    method = fitted(get_method("protonet"), mean)
     found = scored(method, features)
     clips = []
     for clip in features:
@@ -51,8 +56,7 @@ def test_protonet_matches_a_loop():
 )
 def test_frame_methods_match_their_distance_of_centred_frames(name, distance):
     features, mean = embeddings(), torch.randn(D, dtype=torch.float64)
-    method = get_method(name)
-    method.fit(mean)
+    method = fitted(get_method(name), mean)
     found = scored(method, features)
     for e in range(2):
         for n in range(2):
@@ -74,10 +78,9 @@ def test_otam_takes_its_temperature():
 @pytest.mark.parametrize("name", ["protonet", "bi_mhm", "otam"])
 def test_centring_removes_what_all_frames_share(name):
     features = embeddings()
-    method, moved = get_method(name), get_method(name)
     shift = torch.randn(D, dtype=torch.float64) * 10
-    method.fit(features.mean(dim=(0, 1)))
-    moved.fit((features + shift).mean(dim=(0, 1)))
+    method = fitted(get_method(name), features.mean(dim=(0, 1)))
+    moved = fitted(get_method(name), (features + shift).mean(dim=(0, 1)))
     torch.testing.assert_close(scored(moved, features + shift), scored(method, features))
     plain = get_method(name, centre=False)
     moved_plain = scored(plain, features + shift) - scored(plain, features)
@@ -87,13 +90,12 @@ def test_centring_removes_what_all_frames_share(name):
 @pytest.mark.parametrize("name", ["protonet", "bi_mhm", "otam"])
 def test_centring_needs_fit(name):
     with pytest.raises(ValueError, match="call fit first"):
-        get_method(name).describe(embeddings())
+        get_method(name).prepare(Clips(features=embeddings()))
 
 
 def test_baselines_widen_half_precision():
-    method = get_method("bi_mhm")
-    method.fit(torch.zeros(D, dtype=torch.float16))
-    assert method.describe(embeddings().half())["frames"].dtype == torch.float32
+    method = fitted(get_method("bi_mhm"), torch.zeros(D, dtype=torch.float16))
+    assert method.prepare(Clips(features=embeddings().half()))["frames"].dtype == torch.float32
 
 
 def small_network():
@@ -101,7 +103,7 @@ def small_network():
     return build_network(config)
 
 
-def test_i2st_describes_and_scores_with_its_network():
+def test_i2st_prepares_and_scores_with_its_network():
     network = small_network()
     method = get_method("i2st", network=network)
     assert not network.training
@@ -113,33 +115,32 @@ def test_i2st_describes_and_scores_with_its_network():
     )
     found = scored(method, tokens)
     assert torch.equal(found, expected)
-    assert not found.requires_grad
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_methods_describe_clips_one_by_one(name):
+def test_methods_prepare_clips_one_by_one(name):
     method = get_method(name, **({"network": small_network()} if name == "i2st" else {}))
-    method.fit(torch.zeros(D))
+    fitted(method, torch.zeros(D))
     shape = (B, T, 9, D) if method.needs == "tokens" else (B, T, D)
     features = torch.randn(shape)
-    together = method.describe(features)
+    together = method.prepare(Clips(features=features))
     assert method.name == name
     for row in range(B):
-        for key, value in method.describe(features[row : row + 1]).items():
+        for key, value in method.prepare(Clips(features=features[row : row + 1])).items():
             torch.testing.assert_close(value[0], together[key][row], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_methods_permute_with_classes(name):
     method = get_method(name, **({"network": small_network()} if name == "i2st" else {}))
-    method.fit(torch.zeros(D))
+    fitted(method, torch.zeros(D))
     shape = (B, T, 9, D) if method.needs == "tokens" else (B, T, D)
-    described = method.describe(torch.randn(shape))
-    query = {key: value[QUERY] for key, value in described.items()}
-    support = {key: value[SUPPORT] for key, value in described.items()}
+    prepared = method.prepare(Clips(features=torch.randn(shape)))
+    support = {key: value[SUPPORT] for key, value in prepared.items()}
+    query = {key: value[QUERY] for key, value in prepared.items()}
     turned = {key: value.flip(1) for key, value in support.items()}
-    expected = method.logits(query, support).flip(2)
-    torch.testing.assert_close(method.logits(query, turned), expected)
+    expected = method.score(support, query).flip(2)
+    torch.testing.assert_close(method.score(turned, query), expected)
 
 
 def test_methods_are_listed_by_name():

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from i2st_model.matching import bi_mhm
 from i2st_model.methods.centred import CentredMethod
+from i2st_model.methods.clips import Clips
 
 
 class BiMhm(CentredMethod):
@@ -20,11 +21,12 @@ class BiMhm(CentredMethod):
     """
 
     name = "bi_mhm"
+    classes_apart = True
 
-    def describe(self, features: Tensor) -> dict[str, Tensor]:
+    def prepare(self, clips: Clips) -> dict[str, Tensor]:
         """Map (B, T, D) frame embeddings to ``frames`` (B, T, D), centred."""
-        return {"frames": self.centred(features)}
+        return {"frames": self.centred(clips.features)}
 
-    def logits(self, query: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> Tensor:
-        """Score ``frames`` (E, Q, T, D) against (E, N, K, T, D): (E, Q, N) float in [-4, 0]."""
+    def score(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
+        """Score ``frames``, (E, N, K, T, D) and (E, Q, T, D): (E, Q, N) float in [-4, 0]."""
         return -bi_mhm(query["frames"], support["frames"].mean(dim=2))

@@ -6,34 +6,35 @@ L grid cells, C token channels, D features.
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
-from i2st_model.methods import Features
+from i2st_model.methods.base import FewShotMethod
+from i2st_model.methods.clips import Clips
 from i2st_model.network import I2STNetwork
 
 
-class I2st:
-    """Wraps a network that was loaded or built; it is put into test mode.
+class I2st(FewShotMethod):
+    """Wraps a network that was loaded or built; both are put into test mode.
 
     Qian et al., "Joint image-instance spatial-temporal attention for few-shot action recognition",
     CVIU 2025, arXiv:2503.14430; see `I2STNetwork` for what of it is stated.
     """
 
     name = "i2st"
-    needs: Features = "tokens"
+    needs = "tokens"
+    trainable = True
 
     def __init__(self, *, network: I2STNetwork) -> None:
-        self.network = network.eval()
+        super().__init__()
+        self.network = network
+        self.classes_apart = network.relation is None
+        self.shots_apart = network.config.prototypes == "after_matching"
+        self.eval()
 
-    def fit(self, train_mean: Tensor) -> None:
-        """Do nothing: the network keeps its own statistics of the training tokens."""
-
-    def describe(self, features: Tensor) -> dict[str, Tensor]:
+    def prepare(self, clips: Clips) -> dict[str, Tensor]:
         """Map (B, T, L, C) tokens to ``local`` (B, T, D) and ``global`` (B, M, D)."""
-        return self.network.describe(features)
+        return self.network(clips.features, with_masks=False).descriptors
 
-    @torch.no_grad()
-    def logits(self, query: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> Tensor:
-        """Score descriptors (E, Q, ...) against (E, N, K, ...): (E, Q, N) float."""
+    def score(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
+        """Score descriptors (E, N, K, ...) and (E, Q, ...): (E, Q, N) float."""
         return self.network.logits(query, support)

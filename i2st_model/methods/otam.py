@@ -9,6 +9,7 @@ from torch import Tensor
 
 from i2st_model.matching import otam
 from i2st_model.methods.centred import CentredMethod
+from i2st_model.methods.clips import Clips
 
 
 class Otam(CentredMethod):
@@ -21,16 +22,17 @@ class Otam(CentredMethod):
     """
 
     name = "otam"
+    classes_apart = True
 
     def __init__(self, *, centre: bool = True, temperature: float = 0.5) -> None:
         super().__init__(centre=centre)
         self.temperature = temperature
 
-    def describe(self, features: Tensor) -> dict[str, Tensor]:
+    def prepare(self, clips: Clips) -> dict[str, Tensor]:
         """Map (B, T, D) frame embeddings to ``frames`` (B, T, D), centred."""
-        return {"frames": self.centred(features)}
+        return {"frames": self.centred(clips.features)}
 
-    def logits(self, query: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> Tensor:
-        """Score ``frames`` (E, Q, T, D) against (E, N, K, T, D): (E, Q, N) float."""
+    def score(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
+        """Score ``frames``, (E, N, K, T, D) and (E, Q, T, D): (E, Q, N) float."""
         prototypes = support["frames"].mean(dim=2)
         return -otam(query["frames"], prototypes, temperature=self.temperature)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from i2st_model.matching import prototype_distance, unit
 from i2st_model.methods.centred import CentredMethod
+from i2st_model.methods.clips import Clips
 
 
 class ProtoNet(CentredMethod):
@@ -22,11 +23,12 @@ class ProtoNet(CentredMethod):
     """
 
     name = "protonet"
+    classes_apart = True
 
-    def describe(self, features: Tensor) -> dict[str, Tensor]:
+    def prepare(self, clips: Clips) -> dict[str, Tensor]:
         """Map (B, T, D) frame embeddings to ``clip`` (B, D) of length one."""
-        return {"clip": unit(self.centred(features).mean(dim=1))}
+        return {"clip": unit(self.centred(clips.features).mean(dim=1))}
 
-    def logits(self, query: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> Tensor:
-        """Score ``clip`` (E, Q, D) against (E, N, K, D): (E, Q, N) float in [-4, 0]."""
+    def score(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
+        """Score ``clip``, (E, N, K, D) and (E, Q, D): (E, Q, N) float in [-4, 0]."""
         return -prototype_distance(query["clip"], support["clip"].mean(dim=2))

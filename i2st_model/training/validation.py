@@ -1,6 +1,6 @@
 """The val split during training: one fixed set of episodes on which checkpoints are compared."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,11 @@ from i2st_model.episodes import EpisodeSampler
 from i2st_model.features import FeatureStore
 from i2st_model.network import I2STNetwork
 from i2st_model.scoring import (
-    describe_videos,
     episode_batches,
     episodes_at_a_time,
     places_of,
     predict_episodes,
+    prepare_videos,
 )
 from i2st_model.stem import Stem
 from i2st_model.stem_features import StemFeatures
@@ -49,14 +49,17 @@ class Validation:
         """Percent; leaves the network in training mode."""
         network.eval()
 
-        def describe(rows: np.ndarray) -> dict[str, Tensor]:
+        def prepare(rows: np.ndarray) -> dict[str, Tensor]:
             return network.encode(self._features.clips(rows), with_masks=False).descriptors
 
-        descriptors = describe_videos(self._rows, describe)
+        def score(support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
+            return network.logits(query, support)
+
+        prepared = prepare_videos(self._rows, prepare)
         clips = self.sampler.way * (self.sampler.shot + self.sampler.queries)
-        size = episodes_at_a_time(descriptors, clips)
+        size = episodes_at_a_time(prepared, clips)
         correct = [
-            predict_episodes(episode, self._places, descriptors, network.logits).correct.mean()
+            predict_episodes(episode, self._places, prepared, score).correct.mean()
             * len(episode.classes)
             for episode in episode_batches(self.sampler, self._count, size)
         ]

@@ -1,0 +1,64 @@
+"""The protocol of few-shot methods: prepare each clip once, then score episodes.
+
+Shape letters: B clips, E episodes, Q query clips, N way, K shot, T frames, L grid cells, C token
+channels, D embedding channels.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from i2st_model.methods import Features
+from i2st_model.methods.clips import Clips, TrainStatistics
+
+
+class FewShotMethod(nn.Module):
+    """A few-shot classifier over cached features.
+
+    A subclass names itself, says what it needs, and defines `prepare` and `score`; that gives it
+    the command line, batched evaluation, statistics and, where it has weights, training. `fit` is
+    called once, before anything else and before weights are loaded: layers whose size depends on
+    the features are made there. Constructor arguments are the method's options; all have defaults.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[Features] = "frame_embedding"
+    """Which cached feature `prepare` takes."""
+    trainable: ClassVar[bool] = False
+    """Whether it has weights after `fit`, so that it is used from a training run alone."""
+    uses_class_names: ClassVar[bool] = False
+    """Whether it knows the names of the classes it is tested on; marked in every report."""
+    needs_train_mean: bool = False
+    """Whether `fit` has to be given the mean embedding of the training split."""
+    classes_apart: bool = False
+    """Whether the score of a class depends on no other class and on no other query."""
+    shots_apart: bool = False
+    """Whether a score is the mean over shots of the scores of single shots. With both, or with
+    ``classes_apart`` and one shot, a table of all pairs of videos holds every score."""
+
+    def fit(self, train: TrainStatistics) -> None:
+        """Take what the training split gives; nothing unless a subclass wants it."""
+
+    def prepare(self, clips: Clips) -> dict[str, Tensor]:
+        """Make of each clip, by itself, what `score` compares. Differentiable.
+
+        Args:
+            clips: B clips.
+
+        Returns:
+            Named tensors with first axis B.
+        """
+        raise NotImplementedError
+
+    def score(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
+        """Score every query clip of every episode against every class. Differentiable.
+
+        Args:
+            support: what `prepare` made, gathered: leading axes (E, N, K).
+            query: the same with leading axes (E, Q).
+
+        Returns:
+            (E, Q, N) float logits: softmax over the last axis gives class probabilities.
+        """
+        raise NotImplementedError
