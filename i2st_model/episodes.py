@@ -4,10 +4,7 @@ Shape letters: E episodes, N way, K shot, q queries per class.
 
 An episode is a uniform draw of N classes, then of K + q distinct videos of each (the loader of all
 relatives, method.md 3.1). With ``disjoint_groups`` no query clip shares a group (source video)
-with any support clip of the episode. The queries are then drawn first, so each stays uniform over
-its class and the accuracy is that of the average clip; the support is uniform over what the
-queries' groups leave. A draw that leaves too little is redrawn; where sources are so few that this
-keeps failing, the queries are drawn from a random few of them instead.
+with any support clip of the episode, see `i2st_model.disjoint_draws`.
 """
 
 from collections.abc import Sequence
@@ -17,12 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from i2st_model.class_videos import ClassVideos
+from i2st_model.disjoint_draws import MAX_REDRAWS, DisjointDraws
 from i2st_model.draws import WORD, Stream, Words
+from i2st_model.word_tables import choose_table, word_table
 from pipeline.errors import ConfigError
-
-MAX_REDRAWS = 1000
-UNIFORM_REDRAWS = 50
-"""Beyond these the sources are so few that queries have to be gathered in some of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +85,11 @@ class EpisodeSampler:
                 f"{where} has {len(self.videos)} classes{left}{dropped}, way={way} needs {way}; "
                 f"{remedy}"
             )
+        self._disjoint = DisjointDraws(shot=shot, queries=queries)
+        self._numbers = np.array([c.number for c in self.videos], dtype=np.int64)
+        self._sizes = np.array([len(c.rows) for c in self.videos], dtype=np.int64)
+        self._starts = np.cumsum(self._sizes) - self._sizes
+        self._rows = np.concatenate([np.asarray(c.rows, np.int64) for c in self.videos])
 
     def _too_small(self, videos: ClassVideos) -> str | None:
         needed = self.shot + self.queries
@@ -118,8 +118,7 @@ class EpisodeSampler:
         """
         words = Words(Stream.EPISODE, self.seed, number)
         chosen = [self.videos[c] for c in words.choose(len(self.videos), self.way)]
-        draw = self._draw_disjoint if self.disjoint_groups else self._draw
-        query, support = draw(words, chosen)
+        query, support = self._draw(words, chosen)
         return Episode(
             number=number,
             classes=np.array([c.number for c in chosen], dtype=np.int64),
@@ -128,7 +127,20 @@ class EpisodeSampler:
         )
 
     def batch(self, first: int, count: int) -> Episode:
-        """Draw episodes first .. first + count - 1, stacked along a leading axis E."""
+        """Draw episodes first .. first + count - 1, stacked along a leading axis E.
+
+        Args:
+            first: 0 .. 2**64 - count.
+            count: E.
+
+        Returns:
+            The same episodes as `episode` draws one by one.
+
+        Raises:
+            ConfigError: as `episode`.
+        """
+        if not self.disjoint_groups:
+            return self._batch(first, count)
         drawn = [self.episode(number) for number in range(first, first + count)]
         return Episode(
             number=first,
@@ -137,9 +149,29 @@ class EpisodeSampler:
             query=np.stack([episode.query for episode in drawn]),
         )
 
+    def _batch(self, first: int, count: int) -> Episode:
+        clips = self.queries + self.shot
+        words = word_table(Stream.EPISODE, self.seed, first, count, self.way * (1 + clips))
+        num_classes = np.full(count, len(self.videos))
+        chosen_EN = choose_table(words[:, : self.way], num_classes)
+        of_clips = words[:, self.way :].reshape(count, self.way, clips)
+        picked = choose_table(of_clips, self._sizes[chosen_EN])
+        rows = self._rows[self._starts[chosen_EN][..., None] + picked]
+        return Episode(
+            number=first,
+            classes=self._numbers[chosen_EN],
+            support=rows[..., self.queries :],
+            query=rows[..., : self.queries],
+        )
+
     def _draw(
         self, words: Words, chosen: Sequence[ClassVideos]
     ) -> tuple[list[list[int]], list[list[int]]]:
+        if self.disjoint_groups:
+            parted = self._disjoint.draw(words, chosen)
+            if parted is None:
+                raise self._cannot_part(chosen)
+            return parted
         query, support = [], []
         for videos in chosen:
             picked = words.choose(len(videos.rows), self.queries + self.shot)
@@ -147,52 +179,6 @@ class EpisodeSampler:
             query.append(rows[: self.queries])
             support.append(rows[self.queries :])
         return query, support
-
-    def _draw_disjoint(
-        self, words: Words, chosen: Sequence[ClassVideos]
-    ) -> tuple[list[list[int]], list[list[int]]]:
-        for attempt in range(MAX_REDRAWS):
-            one_side = attempt >= UNIFORM_REDRAWS
-            positions = (self._one_side if one_side else self._uniform)(words, chosen)
-            pairs = list(zip(chosen, positions, strict=True))
-            taken = {videos.groups[p] for videos, picked in pairs for p in picked}
-            support = [self._support_rows(words, videos, taken) for videos in chosen]
-            if all(len(rows) == self.shot for rows in support):
-                return [[videos.rows[p] for p in picked] for videos, picked in pairs], support
-        raise self._cannot_part(chosen)
-
-    def _uniform(self, words: Words, chosen: Sequence[ClassVideos]) -> list[list[int]]:
-        """Query positions, uniform but for draws that leave their own class too little."""
-        return [self._query_positions(words, videos) for videos in chosen]
-
-    def _query_positions(self, words: Words, videos: ClassVideos) -> list[int]:
-        for _ in range(UNIFORM_REDRAWS):
-            picked = words.choose(len(videos.rows), self.queries)
-            taken = {videos.groups[position] for position in picked}
-            left = len(videos.rows) - sum(videos.group_sizes[group] for group in taken)
-            if left >= self.shot:
-                break
-        return picked
-
-    def _one_side(self, words: Words, chosen: Sequence[ClassVideos]) -> list[list[int]]:
-        """Query positions inside as few groups, taken in random order, as hold enough of them."""
-        groups = sorted({group for videos in chosen for group in videos.group_sizes})
-        side: set[int] = set()
-        for place in words.permutation(len(groups)):
-            side.add(groups[place])
-            if all(sum(v.group_sizes[g] for g in side) >= self.queries for v in chosen):
-                break
-        inside = [[p for p, group in enumerate(v.groups) if group in side] for v in chosen]
-        return [[own[i] for i in words.choose(len(own), self.queries)] for own in inside]
-
-    def _support_rows(self, words: Words, videos: ClassVideos, taken: set[int]) -> list[int]:
-        rows: list[int] = []
-        for position in words.permutation(len(videos.rows)):
-            if videos.groups[position] not in taken:
-                rows.append(videos.rows[position])
-                if len(rows) == self.shot:
-                    break
-        return rows
 
     def _cannot_part(self, chosen: Sequence[ClassVideos]) -> ConfigError:
         names = _some([videos.name for videos in chosen])
