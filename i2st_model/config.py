@@ -24,6 +24,7 @@ Prototypes = Literal["before_matching", "after_matching"]
 CrossVideo = Literal["none", "inter_relation"]
 Positions = Literal["sine", "none"]
 DescriptorNorm = Literal["layer", "none"]
+ImageToken = Literal["mean", "embedding"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +35,9 @@ class NetworkConfig:
     """C, channels of a cached token; the shards decide it."""
     grid: int
     """g; a frame has L = g x g tokens; the shards decide it."""
+    embedding_dim: int = 0
+    """E, channels of the encoder's own frame embedding; the shards decide it. Read under
+    image_token=embedding alone."""
     base_classes: int = 0
     """Outputs of the base-class head, the number of training classes; 0 = no head. Paper: inferred
     from MoLo, at video level. Measured: its loss does not help on JHMDB-21."""
@@ -47,6 +51,12 @@ class NetworkConfig:
     """Subtract the mean training token. Paper: our choice. Measured: +2.1 points at 1-shot."""
     scale: float = 1.0
     """Root mean square of the stem's outputs; 0 leaves them as they are. Paper: our choice."""
+    pool_grid: int = 0
+    """Side to which tokens are averaged before all else, a divisor of g; 0 keeps them. Paper: our
+    choice (a ViT has 14 x 14, a ResNet 7 x 7)."""
+    image_token: ImageToken = "mean"
+    """A frame's image token: the mean of its grid, or the encoder's own embedding (class token of a
+    ViT) with a stem and projection of its own. Paper: inferred from HyRSM, MoLo / CLIP-FSAR."""
     dim: int = 128
     """d, width of the network. Paper: our choice, 512 as specified. Measured: 64/128/256 equal."""
     heads: int = 8
@@ -103,6 +113,11 @@ class NetworkConfig:
     """When w applies; 0 is used otherwise. Paper: test-time matching is stated, the rest open."""
     compound_tokens: int = 8
     """Global tokens under compound. Paper: inferred from CPM."""
+    focused_tokens: int = 0
+    """Tokens of parts of the clip beside them, matched by assignment. Paper: inferred from CPM (8).
+    """
+    cosine_epsilon: float = 0.0
+    """Added to the denominator of every cosine. Paper: our choice (MoLo's code has 0.01)."""
     otam_temperature: float = 0.5
     """Lambda of the soft minimum under otam. Paper: inferred from CLIP-FSAR."""
     logit_scale: float = 8.0
@@ -119,6 +134,35 @@ class NetworkConfig:
                 "attention_scope='cross' with instances='none'; there are no instance tokens to "
                 "attend to; use attention_scope='joint'"
             )
+        self._check_tokens()
+
+    def _check_tokens(self) -> None:
+        if self.pool_grid and self.grid % self.pool_grid:
+            raise ConfigError(
+                f"pool_grid={self.pool_grid} with grid={self.grid}; a divisor of grid is needed; "
+                "pass one, or 0 to keep the grid"
+            )
+        if self.image_token == "embedding" and not self.embedding_dim:
+            raise ConfigError(
+                "image_token='embedding' with embedding_dim=0; the width of the shards' frame "
+                "embeddings is needed; pass it, or use image_token='mean'"
+            )
+        if self.focused_tokens and self.global_matching != "compound":
+            raise ConfigError(
+                f"focused_tokens={self.focused_tokens} with global_matching="
+                f"{self.global_matching!r}; they are matched under compound alone; use "
+                "global_matching='compound' or focused_tokens=0"
+            )
+
+    @property
+    def side(self) -> int:
+        """Side of the grid that the network works on."""
+        return self.pool_grid or self.grid
+
+    @property
+    def num_stem_tokens(self) -> int:
+        """Stem outputs of a frame: the grid's cells, after the embedding where it is used."""
+        return self.side**2 + (self.image_token == "embedding")
 
     @property
     def stem_dim(self) -> int:
@@ -130,7 +174,7 @@ class NetworkConfig:
         """Side in cells of the mask logits, hence of the mask targets; 0 = no masks."""
         if self.instances == "none":
             return 0
-        return self.grid if self.instances == "masked_attention" else 4 * self.grid
+        return self.side if self.instances == "masked_attention" else 4 * self.side
 
     @property
     def num_instance_tokens(self) -> int:

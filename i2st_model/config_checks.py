@@ -11,9 +11,11 @@ from pipeline.errors import ConfigError
 RANGES: dict[str, tuple[float, float]] = {
     "token_dim": (1, 65_536),
     "grid": (1, 64),
+    "embedding_dim": (0, 65_536),
     "base_classes": (0, 1_000_000),
     "pca_dim": (1, 65_536),
     "scale": (0, 1e6),
+    "pool_grid": (0, 64),
     "dim": (4, 8_192),
     "heads": (1, 256),
     "dropout": (0, 0.9),
@@ -26,6 +28,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "spatial_temporal_pairs": (0, 3),
     "global_weight": (0, 1),
     "compound_tokens": (1, 256),
+    "focused_tokens": (0, 10),
+    "cosine_epsilon": (0, 1),
     "otam_temperature": (1e-3, 1e3),
     "logit_scale": (1e-3, 1e3),
 }

@@ -105,7 +105,7 @@ def sine_positions(length: int, dim: int) -> Tensor:
 
 def grid_positions(config: NetworkConfig) -> Tensor:
     """(L, D) encodings of row-major grid cells: half the features for the row, half the column."""
-    side = config.grid
+    side = config.side
     if config.positions == "none":
         return torch.zeros(side * side, config.dim)
     line = sine_positions(side, config.dim // 2)

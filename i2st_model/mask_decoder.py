@@ -25,7 +25,7 @@ class MaskDecoder(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.side, self.width = config.grid, config.mask_width
+        self.side, self.width = config.side, config.mask_width
         self.instances = config.num_instances
         self.upsample = nn.Linear(config.dim, 4 * config.mask_width)
         self.norm = nn.LayerNorm(config.mask_width)

@@ -1,7 +1,7 @@
 """The I2ST network: perception, joint attention, fusion and matching, composed.
 
 Shape letters: B clips, E episodes, Q query clips, N way, K shot, T frames, I instances, L grid
-cells, M global tokens, C token channels, P stem channels, D features, S side of the mask.
+cells, S stem outputs of a frame, M global tokens, C token channels, P stem channels, D features.
 
 Clip by clip (`describe`) first, then episode by episode (`logits`). Unless ``cross_video`` says
 otherwise the first part knows no episode: a video is described once, and every episode is a gather.
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from i2st_model.attention import GlobalFusion, JointAttention
 from i2st_model.config import NetworkConfig
 from i2st_model.encoded import Encoded
+from i2st_model.focus import FocusedTokens
 from i2st_model.perception import build_perception
 from i2st_model.projection import DescriptorHead, Projection
-from i2st_model.prototypes import prototype_distances
+from i2st_model.prototypes import prototype_distances, related_distances
 from i2st_model.relation import InterRelation
 from i2st_model.stem import Stem
 
@@ -42,6 +43,8 @@ class I2STNetwork(nn.Module):
         fusion: GlobalFusion | None,
         relation: InterRelation | None,
         base_head: nn.Linear | None,
+        image_projection: Projection | None = None,
+        focus: FocusedTokens | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -54,32 +57,38 @@ class I2STNetwork(nn.Module):
         self.fusion = fusion
         self.relation = relation
         self.base_head = base_head
+        self.image_projection = image_projection
+        self.focus = focus
         # Without instances and attention nothing looks at single cells, and the mean may go first.
         self.needs_grid = config.instances != "none" or config.spatial_temporal_pairs > 0
 
-    def fit_stem(self, sample: Tensor) -> None:
-        """Set centre, components and scale from (..., C) tokens of the training split."""
-        self.stem.fit(sample)
+    def fit_stem(self, sample: Tensor, embeddings: Tensor | None = None) -> None:
+        """Set centre, components and scale from features of the training split.
+
+        Args:
+            sample: (..., C) float tokens.
+            embeddings: (..., E) float frame embeddings; needed under image_token=embedding.
+        """
+        self.stem.fit(sample, embeddings)
 
     def encode(self, stem_tokens: Tensor, *, with_masks: bool | None = None) -> Encoded:
         """Encode clips, each by itself.
 
         Args:
-            stem_tokens: (B, T, L, P) float. Outputs of ``stem``.
+            stem_tokens: (B, T, S, P) float. Outputs of ``stem``.
             with_masks: whether to return mask logits; None = in training only.
 
         Returns:
             The clips' descriptors, masks and base-class logits.
 
         Raises:
-            ValueError: the tokens do not have the config's L and P.
+            ValueError: the tokens do not have the config's S and P.
         """
         self._check_tokens(stem_tokens)
         B, T = stem_tokens.shape[:2]
         wanted = self.training if with_masks is None else with_masks
-        grid = self.projection(self._drop_channels(self._reduce(stem_tokens)))
+        image, grid = self._project(self._drop_channels(self._reduce(stem_tokens)))
         perceived = self.perception(grid.flatten(0, 1), with_masks=wanted)
-        image = grid.mean(dim=2, keepdim=True)
         frames = torch.cat([image, perceived.instances.unflatten(0, (B, T))], dim=2)
         frames = self.attention(frames, grid)
         local = self.head(frames)
@@ -90,26 +99,40 @@ class I2STNetwork(nn.Module):
             global_=global_,
             mask_logits=None if masks is None else masks.unflatten(0, (B, T)),
             base_logits=self._base_logits(local, global_),
+            focused=None if self.focus is None else self.focus(local),
         )
 
-    def forward(self, tokens: Tensor, *, with_masks: bool | None = None) -> Encoded:
-        """Encode clips from (B, T, L, C) cached tokens; see `encode`."""
-        return self.encode(self.stem(tokens), with_masks=with_masks)
+    def forward(
+        self, tokens: Tensor, embedding: Tensor | None = None, *, with_masks: bool | None = None
+    ) -> Encoded:
+        """Encode clips from cached features; see `encode`.
+
+        Args:
+            tokens: (B, T, L, C) float.
+            embedding: (B, T, E) float. Frame embeddings; needed under image_token=embedding.
+            with_masks: as in `encode`.
+
+        Returns:
+            As `encode`.
+        """
+        return self.encode(self.stem(tokens, embedding), with_masks=with_masks)
 
     @torch.no_grad()
-    def describe(self, tokens: Tensor) -> dict[str, Tensor]:
+    def describe(self, tokens: Tensor, embedding: Tensor | None = None) -> dict[str, Tensor]:
         """Describe clips for matching, as at test time, whatever mode the network is in.
 
         Args:
             tokens: (B, T, L, C) float. Cached tokens.
+            embedding: (B, T, E) float. Frame embeddings; needed under image_token=embedding.
 
         Returns:
-            ``local`` (B, T, D) and ``global`` (B, M, D) float, of each clip by itself.
+            ``local`` (B, T, D), ``global`` (B, M, D) and, where there are any, ``focused`` float,
+            of each clip by itself.
         """
         was_training = self.training
         self.eval()
         try:
-            return self(tokens, with_masks=False).descriptors
+            return self(tokens, embedding, with_masks=False).descriptors
         finally:
             self.train(was_training)
 
@@ -126,10 +149,11 @@ class I2STNetwork(nn.Module):
         Returns:
             (E, Q, N) float. Softmax over the last axis gives class probabilities.
         """
+        weight = self._weight()
         if self.relation is None:
-            distance = prototype_distances(self.config, self._weight(), query, support)
+            distance = prototype_distances(self.config, weight, query, support)
         else:
-            distance = self._related_distances(self.relation, query, support)
+            distance = related_distances(self.config, weight, query, support, self.relation)
         return -self.config.logit_scale * distance
 
     def fast_parameters(self) -> list[nn.Parameter]:
@@ -138,7 +162,8 @@ class I2STNetwork(nn.Module):
         Measured: 1e-3 for these and 1e-4 for the rest; 3e-4 for all loses to the baseline.
         """
         decoder = getattr(self.perception, "decoder", None)
-        parts = [self.projection] + ([decoder] if decoder is not None else [])
+        parts = [self.projection]
+        parts += [part for part in (self.image_projection, decoder) if part is not None]
         return [parameter for part in parts for parameter in part.parameters()]
 
     def slow_parameters(self) -> list[nn.Parameter]:
@@ -147,7 +172,18 @@ class I2STNetwork(nn.Module):
         return [parameter for parameter in self.parameters() if id(parameter) not in fast]
 
     def _reduce(self, stem_tokens: Tensor) -> Tensor:
-        return stem_tokens if self.needs_grid else stem_tokens.mean(dim=2, keepdim=True)
+        if self.needs_grid:
+            return stem_tokens
+        if self.image_projection is not None:
+            return stem_tokens[:, :, :1]
+        return stem_tokens.mean(dim=2, keepdim=True)
+
+    def _project(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Image token (B, T, 1, D) and grid (B, T, L, D) of each frame."""
+        if self.image_projection is None:
+            grid = self.projection(tokens)
+            return grid.mean(dim=2, keepdim=True), grid
+        return self.image_projection(tokens[:, :, :1]), self.projection(tokens[:, :, 1:])
 
     def _drop_channels(self, tokens: Tensor) -> Tensor:
         if not self.training or self.config.channel_dropout == 0:
@@ -169,31 +205,17 @@ class I2STNetwork(nn.Module):
             return self.base_head(local + clip)
         return self.base_head(local.mean(dim=1, keepdim=True) + clip)
 
-    def _related_distances(
-        self, relation: InterRelation, query: Mapping[str, Tensor], support: Mapping[str, Tensor]
-    ) -> Tensor:
-        # Each query sees the support in its own way; one at a time, memory does not grow with Q.
-        columns = []
-        for q in range(query["local"].shape[1]):
-            one = {name: value[:, q : q + 1] for name, value in query.items()}
-            related = relation(one, support)
-            columns.append(prototype_distances(self.config, self._weight(), *related))
-        return torch.cat(columns, dim=1)
-
     def _weight(self) -> float:
         used = {"always": True, "training": self.training, "test": not self.training}
         return self.config.global_weight if used[self.config.global_when] else 0.0
 
     def _check_tokens(self, stem_tokens: Tensor) -> None:
-        cells, channels = stem_tokens.shape[-2:]
-        if stem_tokens.ndim != 4 or (cells, channels) != (
-            self.config.grid**2,
-            self.config.stem_dim,
-        ):
+        wanted = (self.config.num_stem_tokens, self.config.stem_dim)
+        if stem_tokens.ndim != 4 or stem_tokens.shape[-2:] != wanted:
             raise ValueError(
-                f"stem tokens have shape {tuple(stem_tokens.shape)}; (B, T, "
-                f"{self.config.grid**2}, {self.config.stem_dim}) is needed; build the network "
-                "with the token_dim and grid of the shards"
+                f"stem tokens have shape {tuple(stem_tokens.shape)}; (B, T, {wanted[0]}, "
+                f"{wanted[1]}) is needed; build the network with the token_dim and grid of the "
+                "shards"
             )
 
 
@@ -212,4 +234,7 @@ def build_network(config: NetworkConfig) -> I2STNetwork:
         fusion=fusion,
         relation=relation,
         base_head=base_head,
+        # Last, so that the weights of all else are those of a network without these.
+        image_projection=Projection(config) if config.image_token == "embedding" else None,
+        focus=FocusedTokens(config) if config.focused_tokens else None,
     )

@@ -108,7 +108,7 @@ class MaskedAttentionPerception(nn.Module):
         merged = logits_BnL.logsumexp(dim=1)
         chosen = merged.unsqueeze(1) if self.config.pooled_masks == "union" else logits_BnL
         instances = pool_tokens(tokens, chosen.sigmoid(), self.config.mask_floor)
-        side = self.config.grid
+        side = self.config.side
         return Perception(instances, merged.unflatten(1, (side, side)) if with_masks else None)
 
 
@@ -120,7 +120,7 @@ class AutoDecoderPerception(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.side = config.grid
+        self.side = config.side
         self.reduce = nn.Conv2d(config.dim, config.mask_width, 3, padding=1)
         self.expand = nn.Conv2d(config.mask_width, config.dim, 1)
         self.decoder = AutoDecoder(config)
