@@ -5,6 +5,8 @@ T frames, M global tokens, D features. All functions are pure, differentiable an
 episodes; their largest temporary is the (E, Q, N, T, T) table of frame costs.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -12,6 +14,8 @@ from torch.nn import functional
 COSINE_EPSILON = 1e-6
 """Least norm a vector is divided by. MoLo's released code adds 0.01 to the denominator instead:
 ``epsilon`` of the distances below."""
+_CACHED_TABLES = 4096
+"""Tables aligned at once: 8 x 8 floats of that many are 1 MiB, which stays in a core's cache."""
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -36,10 +40,13 @@ def frame_costs(query: Tensor, prototypes: Tensor, *, epsilon: float = 0.0) -> T
     _check_match(query, prototypes)
     E, Q, T, D = query.shape
     N = prototypes.shape[1]
-    products = torch.bmm(
-        query.reshape(E, Q * T, D), prototypes.reshape(E, N * T, D).transpose(1, 2)
-    ).view(E, Q, T, N, T)
-    # Lengths divide the small table of products, so that no normalised copy of the clips is made.
+    # Lengths divide the clips or the table of products, whichever is smaller: episodes have small
+    # tables, all pairs of many clips a large one.
+    if not epsilon and Q * N * T > (Q + N) * D:
+        factors = _as_matrices(unit(query), unit(prototypes))
+        costs = torch.baddbmm(query.new_ones(()), *factors, alpha=-1)
+        return costs.view(E, Q, T, N, T).transpose(2, 3)
+    products = torch.bmm(*_as_matrices(query, prototypes)).view(E, Q, T, N, T)
     lengths_EQT, lengths_ENT = _lengths(query), _lengths(prototypes)
     if epsilon:
         lengths = lengths_EQT[:, :, :, None, None] * lengths_ENT[:, None, None]
@@ -88,12 +95,16 @@ def otam(
         (E, Q, N) float. At most 4 in value; a soft minimum may be below 0.
     """
     costs_EQNTT = frame_costs(query, prototypes, epsilon=epsilon)
-    both = torch.stack([costs_EQNTT, costs_EQNTT.transpose(-1, -2)])
-    return alignment_cost(both, temperature=temperature).sum(dim=0) / query.shape[2]
+    forwards = alignment_cost(costs_EQNTT, temperature=temperature)
+    backwards = alignment_cost(costs_EQNTT.transpose(-1, -2), temperature=temperature)
+    return (forwards + backwards) / query.shape[2]
 
 
 def alignment_cost(costs: Tensor, *, temperature: float) -> Tensor:
     """Soft cost of the best ordered path through each table, by dynamic programming.
+
+    The recursion of `otam`, column by column: every move but those in the free columns before the
+    first and after the last leads to the next column, so that a whole column is one operation.
 
     Args:
         costs: (..., T, S) float. Frame costs; the path crosses the last axis from left to right.
@@ -108,23 +119,14 @@ def alignment_cost(costs: Tensor, *, temperature: float) -> Tensor:
     if not temperature > 0:
         raise ValueError(f"temperature={temperature}; a number above 0 is needed")
     T, S = costs.shape[-2:]
-    # Scores -cost / lambda make the soft minimum a logsumexp; pairs last, so a cell is contiguous.
-    scores = (costs / -temperature).reshape(-1, T, S).permute(1, 2, 0).contiguous()
-    zero = scores.new_zeros(scores.shape[-1])
-    above: list[Tensor] = []
-    for t in range(T):
-        # Columns 0 and S + 1 cost nothing: they are the free start and the free end.
-        row = [zero]
-        for s in range(1, S + 2):
-            step = scores[t, s - 1] if s <= S else zero
-            arrivals = [row[s - 1]]
-            if t > 0:
-                arrivals.append(above[s - 1])
-                if s in (1, S + 1):
-                    arrivals.append(above[s])
-            row.append(step + _log_sum(arrivals))
-        above = row
-    return (above[-1] * -temperature).view(costs.shape[:-2])
+    tables_RNTS = costs.reshape(math.prod(costs.shape[:-3]), -1, T, S)
+    rows = max(1, _CACHED_TABLES // tables_RNTS.shape[1])
+    # Scores -cost / lambda make the soft minimum a logsumexp; tables last, so a cell is contiguous.
+    parts = [
+        _best_score((part.permute(2, 3, 0, 1) / -temperature).contiguous())
+        for part in tables_RNTS.split(rows)
+    ]
+    return torch.cat(parts).view(costs.shape[:-2]) * -temperature
 
 
 def global_distance(query: Tensor, prototypes: Tensor, *, epsilon: float = 0.0) -> Tensor:
@@ -170,15 +172,30 @@ def prototype_distance(query: Tensor, prototypes: Tensor) -> Tensor:
     return (squares - 2 * cross).clamp_min(0)
 
 
+def _as_matrices(query: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+    """Clips as factors (E, Q T, D) and (E, D, N T) of one product per episode."""
+    return query.flatten(1, 2), prototypes.flatten(1, 2).transpose(1, 2)
+
+
 def _lengths(vectors: Tensor) -> Tensor:
     return torch.linalg.vector_norm(vectors, dim=-1).clamp_min(COSINE_EPSILON)
 
 
-def _log_sum(terms: list[Tensor]) -> Tensor:
-    if len(terms) == 1:
-        return terms[0]
-    total = torch.logaddexp(terms[0], terms[1])
-    return total if len(terms) == 2 else torch.logaddexp(total, terms[2])
+def _best_score(scores: Tensor) -> Tensor:
+    """Log of the sum over paths of exp(score): (T, S, R, N) to (R, N)."""
+    T, S = scores.shape[:2]
+    # Below the first row the free column lets a path in from two cells of score 0 each.
+    entry = scores.new_full((), math.log(2))
+    first = [scores[0, 0]]
+    for t in range(1, T):
+        first.append(scores[t, 0] + torch.logaddexp(first[-1], entry))
+    column = torch.stack(first)
+    for s in range(1, S):
+        arrivals = torch.cat([column[:1], torch.logaddexp(column[1:], column[:-1])])
+        column = scores[:, s] + arrivals
+    # The free column after the last is entered from each row twice, level and falling; the last
+    # row has nothing below it to fall to.
+    return torch.logsumexp(torch.cat([column, column[:-1]]), dim=0)
 
 
 def _check_match(query: Tensor, prototypes: Tensor) -> None:

@@ -77,6 +77,16 @@ def test_frame_costs_put_query_frames_before_prototype_frames(clips):
     assert costs[1, 2, 0, 3, 4].item() == pytest.approx(expected, abs=1e-12)
 
 
+def test_frame_costs_of_many_clips_match_those_of_few():
+    # Many clips divide the clips by their lengths, few divide the table of products.
+    query, prototypes = torch.randn(1, 30, T, D).double(), torch.randn(1, 20, T, D).double()
+    query[0, 3, 1] = 0
+    together = matching.frame_costs(query, prototypes)
+    for q, n in itertools.product(range(30), range(20)):
+        alone = matching.frame_costs(query[:, q : q + 1], prototypes[:, n : n + 1, :])
+        torch.testing.assert_close(together[:, q : q + 1, n : n + 1], alone)
+
+
 def test_bi_mhm_matches_a_loop(clips):
     torch.testing.assert_close(matching.bi_mhm(*clips), each_pair(*clips, loop_bi_mhm))
 
@@ -103,6 +113,24 @@ def test_alignment_cost_of_tables_of_other_widths_matches_the_loop():
     table = torch.rand(3, 7, dtype=torch.float64)
     value = matching.alignment_cost(table, temperature=0.3).item()
     assert value == pytest.approx(loop_alignment(table.tolist(), 0.3), abs=1e-12)
+
+
+def test_alignment_cost_of_many_tables_is_that_of_each_alone():
+    # More tables than are aligned at once, with and without a clip axis before them.
+    tables = torch.rand(3, 2500, 4, 3, dtype=torch.float64)
+    costs = matching.alignment_cost(tables, temperature=0.2)
+    torch.testing.assert_close(
+        matching.alignment_cost(tables.flatten(0, 1), temperature=0.2), costs.flatten()
+    )
+    for row, table in itertools.product(range(3), (0, 1, 1249, 2499)):
+        expected = loop_alignment(tables[row, table].tolist(), 0.2)
+        assert costs[row, table].item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 2, 1, 1), (1, 1, 4, 1), (1, 1, 1, 4)])
+def test_alignment_cost_has_the_gradients_of_finite_differences(shape):
+    tables = torch.rand(shape, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda t: matching.alignment_cost(t, temperature=0.3), tables)
 
 
 def test_alignment_cost_is_finite_with_finite_gradients_when_costs_are_huge():
