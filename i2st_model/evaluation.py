@@ -214,7 +214,8 @@ def _sampler(config: EvaluateConfig, store: FeatureStore, names: Sequence[str]) 
 def _prepare(
     method: FewShotMethod, store: FeatureStore, rows: NDArray[np.int64], device: torch.device
 ) -> dict[str, Tensor]:
-    read = store.tokens if method.needs == "tokens" else store.frame_embedding
+    embedding = store.frame_embedding
+    read = store.tokens if method.needs == "tokens" else embedding
     classes = torch.from_numpy(store.reader.class_index)
 
     def prepare(some: NDArray[np.int64]) -> dict[str, Tensor]:
@@ -222,6 +223,7 @@ def _prepare(
         return method.prepare(
             Clips(
                 features=read(some).to(device),
+                embedding=embedding(some).to(device) if method.needs_embedding else None,
                 classes=classes[videos].to(device) if method.uses_class_names else None,
                 videos=videos.to(device),
             )

@@ -4,7 +4,7 @@ Shape letters: V videos, B clips, F stored frames, T frames of a clip, L grid ce
 channels, E embedding features, S mask slots.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -185,9 +185,7 @@ class FeatureStore:
             here = shown == number
             window = mask_window(self._geometry, (BASE, *self.views)[number])
             coverage[here] = grid_coverage(bits[here], found[here], side, window)
-        share = coverage.mean(axis=(-2, -1))
-        valid = found.any(axis=-1) & (share > 0) & (share <= MAX_COVERAGE)
-        return torch.from_numpy(coverage), torch.from_numpy(valid)
+        return torch.from_numpy(coverage), torch.from_numpy(supervises(coverage, found))
 
     def mean_embedding(self, rows: NDArray[np.int64]) -> Tensor:
         """Mean over videos and stored frames of the encoder's embedding: (E,) float32."""
@@ -208,16 +206,62 @@ class FeatureStore:
         Returns:
             (n, C) float32, n at most ``max_tokens`` (at least one frame).
         """
-        words = Words(Stream.TOKEN_SAMPLE, seed, 0)
-        num_frames = min(max(1, max_tokens // self.index.num_tokens), len(rows) * self.num_stored)
-        per_video = -(-num_frames // len(rows))
-        kept: list[NDArray[np.float16]] = []
-        for place in words.permutation(len(rows)):
-            chosen = words.choose(self.num_stored, min(per_video, num_frames - len(kept)))
-            kept.extend(self.reader.tokens(rows[place : place + 1])[0, chosen])
-            if len(kept) == num_frames:
-                break
+        most = max(1, max_tokens // self.index.num_tokens)
+        kept = [
+            self.reader.tokens(row)[0, chosen].reshape(-1, self.index.token_dim)
+            for row, chosen in self._drawn_frames(rows, seed, most)
+        ]
         return torch.from_numpy(np.concatenate(kept)).float()
+
+    def embedding_sample(self, rows: NDArray[np.int64], *, seed: int, max_frames: int) -> Tensor:
+        """Frame embeddings, drawn over as many of the videos as the bound allows.
+
+        Args:
+            rows: (B,) rows of the videos to draw from.
+            seed: 0 .. 2**64 - 1.
+            max_frames: bound on their number.
+
+        Returns:
+            (n, E) float32, n at most ``max_frames``.
+        """
+        kept = [
+            self.reader.frame_embedding(row)[0, chosen]
+            for row, chosen in self._drawn_frames(rows, seed, max_frames)
+        ]
+        return torch.from_numpy(np.concatenate(kept)).float()
+
+    def stem_samples(
+        self, rows: NDArray[np.int64], *, seed: int, max_tokens: int, with_embedding: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """What a network's stem is fitted to.
+
+        Args:
+            rows: (B,) rows of train videos.
+            seed: 0 .. 2**64 - 1.
+            max_tokens: bound on the number of tokens and on that of frame embeddings.
+            with_embedding: whether the stem reads frame embeddings too.
+
+        Returns:
+            (n, C) float32 tokens, and (m, E) float32 frame embeddings or None.
+        """
+        tokens = self.token_sample(rows, seed=seed, max_tokens=max_tokens)
+        if not with_embedding:
+            return tokens, None
+        return tokens, self.embedding_sample(rows, seed=seed, max_frames=max_tokens)
+
+    def _drawn_frames(
+        self, rows: NDArray[np.int64], seed: int, most: int
+    ) -> Iterator[tuple[NDArray[np.int64], list[int]]]:
+        """At most ``most`` frames in all: (1,) row of a video, and which of its frames."""
+        words = Words(Stream.TOKEN_SAMPLE, seed, 0)
+        left = min(most, len(rows) * self.num_stored)
+        per_video = -(-left // len(rows))
+        for place in words.permutation(len(rows)):
+            chosen = words.choose(self.num_stored, min(per_video, left))
+            yield rows[place : place + 1], chosen
+            left -= len(chosen)
+            if not left:
+                return
 
     def _choose(self, stored: NDArray, positions: NDArray[np.int64] | None) -> NDArray:
         """Take T of the F stored frames along axis 1."""
@@ -226,3 +270,18 @@ class FeatureStore:
                 return np.asarray(stored)
             return np.asarray(stored)[:, self.test_positions]
         return np.asarray(stored)[np.arange(len(stored))[:, None], positions]
+
+
+def supervises(coverage: NDArray[np.float32], found: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether masks teach anything: something is found, in view, and not nearly everything.
+
+    Args:
+        coverage: (..., S, S) share of each cell of a view.
+        found: (..., slots).
+
+    Returns:
+        (...) bool.
+    """
+    share = coverage.mean(axis=(-2, -1))
+    valid: NDArray[np.bool_] = found.any(axis=-1) & (share > 0) & (share <= MAX_COVERAGE)
+    return valid

@@ -25,6 +25,8 @@ class FewShotMethod(nn.Module):
     name: ClassVar[str]
     needs: ClassVar[Features] = "frame_embedding"
     """Which cached feature `prepare` takes."""
+    needs_embedding: bool = False
+    """Whether it takes frame embeddings beside tokens."""
     trainable: ClassVar[bool] = False
     """Whether it has weights after `fit`, so that it is used from a training run alone."""
     uses_class_names: ClassVar[bool] = False

@@ -16,6 +16,9 @@ class Clips:
 
     features: Tensor
     """(B, T, E) float frame embeddings, or (B, T, L, C) tokens: what the method ``needs``."""
+    embedding: Tensor | None = None
+    """(B, T, E) float frame embeddings beside tokens; given where a method has ``needs_embedding``.
+    """
     classes: Tensor | None = None
     """(B,) int64 class numbers; given only to methods with ``uses_class_names``."""
     videos: Tensor | None = None

@@ -27,13 +27,14 @@ class I2st(FewShotMethod):
     def __init__(self, *, network: I2STNetwork) -> None:
         super().__init__()
         self.network = network
+        self.needs_embedding = network.stem.reads_embedding
         self.classes_apart = network.relation is None
         self.shots_apart = network.config.prototypes == "after_matching"
         self.eval()
 
     def prepare(self, clips: Clips) -> dict[str, Tensor]:
-        """Map (B, T, L, C) tokens to ``local`` (B, T, D) and ``global`` (B, M, D)."""
-        return self.network(clips.features, with_masks=False).descriptors
+        """Map (B, T, L, C) tokens to ``local`` (B, T, D), ``global`` (B, M, D) and the like."""
+        return self.network(clips.features, clips.embedding, with_masks=False).descriptors
 
     def score(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
         """Score descriptors (E, N, K, ...) and (E, Q, ...): (E, Q, N) float."""
