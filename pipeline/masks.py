@@ -14,7 +14,9 @@ from pipeline.segmenters import MASK_BYTES, MASK_SIDE
 _ROUNDING = 1e-9
 
 
-def area_weights(num_cells: int, size: int, extent: float | None = None) -> NDArray[np.float64]:
+def area_weights(
+    num_cells: int, size: int, extent: float | None = None, start: float = 0.0
+) -> NDArray[np.float64]:
     """Share of each equal cell of an interval that each unit pixel covers.
 
     ``area_weights(a, H) @ image @ area_weights(b, W).T`` averages an image over a x b cells of
@@ -23,8 +25,9 @@ def area_weights(num_cells: int, size: int, extent: float | None = None) -> NDAr
     Args:
         num_cells: cells that divide the interval.
         size: pixels along the axis.
-        extent: length in pixels of the interval [0, extent) that the cells divide; ``size`` where
-            None. Shorter where a picture was padded, and then it may be fractional.
+        extent: length in pixels of the interval that the cells divide; None reaches to the end.
+            Shorter where a picture was padded or cropped, and then it may be fractional.
+        start: where the interval begins, in pixels.
 
     Returns:
         (num_cells, size). Rows sum to 1.
@@ -32,10 +35,12 @@ def area_weights(num_cells: int, size: int, extent: float | None = None) -> NDAr
     Raises:
         ValueError: the interval is empty or longer than the axis.
     """
-    length = float(size) if extent is None else extent
-    if not 0 < length <= size:
-        raise ValueError(f"extent is {length} pixels; needed above 0 and at most size={size}")
-    edges = np.linspace(0.0, length, num_cells + 1)
+    length = size - start if extent is None else extent
+    if length <= 0 or start < 0 or start + length > size + _ROUNDING:
+        raise ValueError(
+            f"extent is {length} pixels; needed above 0 and at most size={size} from start={start}"
+        )
+    edges = np.linspace(start, start + length, num_cells + 1)
     pixels = np.arange(size, dtype=np.float64)
     upper = np.minimum(edges[1:, None], pixels + 1)
     lower = np.maximum(edges[:-1, None], pixels)
@@ -90,10 +95,15 @@ def grid_coverage(
         (..., grid, grid) float32 in [0, 1]. Zeros where no slot is found: the caller leaves such
         frames out, since "not found" means no supervision.
     """
-    union_bits = np.bitwise_or.reduce(np.where(found[..., None], bits, 0), axis=-2)
-    seen = unpack_masks(union_bits.astype(np.uint8))[..., window, window]
+    seen = unpack_masks(union_of_slots(bits, found))[..., window, window]
     weights = area_weights(grid, seen.shape[-1]).astype(np.float32)
     return weights @ seen.astype(np.float32) @ weights.T
+
+
+def union_of_slots(bits: NDArray[np.uint8], found: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Unite the found ones of (..., S, 2048) packed masks, (..., S) found: (..., 2048) packed."""
+    union: NDArray[np.uint8] = np.bitwise_or.reduce(np.where(found[..., None], bits, 0), axis=-2)
+    return union.astype(np.uint8, copy=False)
 
 
 def decode_coco_rle(

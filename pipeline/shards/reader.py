@@ -133,6 +133,11 @@ class ShardReader:
             )
         return files
 
+    def frame_sizes(self, rows: ArrayLike) -> NDArray[np.int32]:
+        """Return (B, 2): height and width in pixels of the stored frames of each row."""
+        self._require("frames")
+        return self._gather("frame_size", rows, None)
+
     def images(self, rows: ArrayLike) -> list[NDArray[np.uint8]]:
         """Decode the stored frames of the rows, in their order.
 
@@ -148,7 +153,7 @@ class ShardReader:
         from pipeline.shards.jpegs import decode_frame
 
         files = self.jpegs(rows)
-        sizes = self._gather("frame_size", rows, None).tolist()
+        sizes = self.frame_sizes(rows).tolist()
         return [
             np.stack([decode_frame(data, (height, width)) for data in own])
             for own, (height, width) in zip(files, sizes, strict=True)
