@@ -15,15 +15,16 @@ from i2st_model.checkpoints import load_checkpoint
 from i2st_model.evaluation import EvaluateConfig, evaluate
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method
-from i2st_model.network import build_network
+from i2st_model.methods import get_method
 from i2st_model.runs import CHECKPOINT_NAME, LOG_NAME, STATE_NAME
 from i2st_model.stem_features import StemFeatures
-from i2st_model.training import step as training_step
+from i2st_model.training import learner as training_learner
 from i2st_model.training.config import TrainConfig, train_config
 from i2st_model.training.data import TrainData, flip_tokens, flips_for
-from i2st_model.training.run import Trainer, train
-from i2st_model.training.setup import build_untrained, network_config_for, pool_sampler
+from i2st_model.training.run import train
+from i2st_model.training.setup import build_untrained, pool_sampler
 from i2st_model.training.step import build_optimizer, take_step
+from i2st_model.training.token_learner import TokenLearner
 from pipeline.errors import CheckpointError, ConfigError, I2STError
 
 NETWORK = {"dim": 16, "heads": 2, "mask_width": 8, "num_instances": 2, "perception_layers": 1}
@@ -82,8 +83,8 @@ def test_training_learns_what_carries_over_to_unseen_classes(tmp_path):
     method, checkpoint = load_method("i2st", store, shards=shards, run=report.run_folder)
     config = EvaluateConfig(episodes=500, device="cpu")
     trained = evaluate(method, store, config, checkpoint=checkpoint)
-    method.network = build_untrained(SMALL, store)
-    untrained = evaluate(method, store, config)
+    untrained_method = get_method("i2st", network=build_untrained(SMALL, store))
+    untrained = evaluate(untrained_method, store, config)
     assert untrained.accuracy.mean < 35
     assert trained.accuracy.mean > 45
     masks = [line["mask_loss"] for line in log_of(report.run_folder)]
@@ -250,30 +251,43 @@ def test_seeds_give_different_weights(store, uninterrupted, tmp_path):
 # --- one step ---
 
 
-def make_data(store, config, *, mask_side=16):
-    network = build_network(network_config_for(config, store, 6))
+def make_learner(store, config):
+    classes = pool_sampler(config, store).videos
+    learner = TokenLearner(config, store, classes=classes, device=torch.device("cpu"))
+    learner.begin()
+    learner.open(np.empty(0, dtype=np.int64))
+    learner.network.train()
+    return learner
+
+
+def make_batch(learner, number, episodes):
+    """Of a learner, or of TrainData."""
+    pool = pool_sampler(learner.config, learner.store).pool(number, episodes)
+    return learner.batch(pool, number)
+
+
+def make_data(store, config, *, mask_side):
+    learner = make_learner(store, config)
     rows = store.rows_of(store.classes_of("train"))
-    network.fit_stem(store.token_sample(rows, seed=0, max_tokens=2000))
-    device = torch.device("cpu")
-    sampler = pool_sampler(config, store)
+    features = StemFeatures(
+        store, learner.network.stem, rows, budget_bytes=0, device=learner.device
+    )
     data = TrainData(
         config,
         store,
-        stem_features=StemFeatures(store, network.stem, rows, budget_bytes=0, device=device),
-        sampler=sampler,
-        train_classes=[videos.number for videos in sampler.videos],
+        stem_features=features,
+        train_classes=range(6),
         mask_side=mask_side,
-        device=device,
+        device=learner.device,
     )
-    return network, data
+    return learner.network, data
 
 
 def test_step_loss_equals_a_loop_over_episodes(store):
     dry = {**NETWORK, "dropout": 0.0, "channel_dropout": 0.0}
     config = replace(SMALL, network=dry, alpha=0.5, beta=0.25)
-    network, data = make_data(store, config)
-    network.train()
-    batch = data.batch(0, 8)
+    learner = make_learner(store, config)
+    network, batch = learner.network, make_batch(learner, 0, 8)
     encoded = network.encode(batch.stem_tokens)
     losses, right = [], []
     for support, query in zip(batch.pool.support, batch.pool.query, strict=True):
@@ -284,26 +298,24 @@ def test_step_loss_equals_a_loop_over_episodes(store):
                 scores = network.logits(one, all_)[0, 0]
                 losses.append(-scores.log_softmax(0)[true].item())
                 right.append(scores.argmax().item() == true)
-    class_of = {number: place for place, number in enumerate(data._base_class)}
-    truth = torch.tensor([class_of[int(n)] for n in np.repeat(batch.pool.classes, 3)])
+    truth = torch.from_numpy(np.repeat(batch.pool.classes, 3))  # the train classes come first
     base = functional.cross_entropy(encoded.base_logits[:, 0], truth).item()
-    result = take_step(
-        config, network, build_optimizer(config, network), batch, step=0, num_steps=10
-    )
-    assert result.episode_loss == pytest.approx(np.mean(losses), rel=1e-4)
+    optimizer = build_optimizer(config, learner)
+    result = take_step(config, learner, optimizer, batch, step=0, num_steps=10)
+    assert result.parts["episode"] == pytest.approx(np.mean(losses), rel=1e-4)
     assert result.accuracy == pytest.approx(100 * np.mean(right), abs=1e-3)
-    assert result.base_loss == pytest.approx(base, rel=1e-5)
-    whole = result.episode_loss + 0.5 * result.base_loss + 0.25 * result.mask_loss
+    assert result.parts["base"] == pytest.approx(base, rel=1e-5)
+    whole = result.parts["episode"] + 0.5 * result.parts["base"] + 0.25 * result.parts["mask"]
     assert result.loss == pytest.approx(whole, rel=1e-5)
 
 
 def test_projection_and_mask_decoder_learn_at_the_fast_rate(store):
     config = replace(SMALL, weight_decay=0.0, fast_rate=1e-3, slow_rate=1e-4)
-    network, data = make_data(store, config)
+    learner = make_learner(store, config)
+    network = learner.network
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    take_step(
-        config, network, build_optimizer(config, network), data.batch(0, 8), step=4, num_steps=100
-    )
+    optimizer = build_optimizer(config, learner)
+    take_step(config, learner, optimizer, make_batch(learner, 0, 8), step=4, num_steps=100)
     # Adam's first step moves each weight with a gradient by its rate, whatever the gradient.
     moved = {
         name: (value - before[name]).abs().max().item()
@@ -318,14 +330,14 @@ def test_projection_and_mask_decoder_learn_at_the_fast_rate(store):
 
 
 def test_loss_that_is_not_finite_stops_with_step_and_episodes(store, tmp_path, monkeypatch):
-    real = training_step.episode_loss
+    real = training_learner.episode_loss
     calls = []
 
     def fails_at_third(logits, labels):
         calls.append(1)
         return real(logits, labels) * (float("nan") if len(calls) == 3 else 1.0)
 
-    monkeypatch.setattr(training_step, "episode_loss", fails_at_third)
+    monkeypatch.setattr(training_learner, "episode_loss", fails_at_third)
     message = r"loss is nan at step 3 \(episodes 128 to 191 of seed 0\).*lower the learning rates"
     with pytest.raises(I2STError, match=message):
         train(SMALL, store, tmp_path / "run")
@@ -336,8 +348,8 @@ def test_loss_that_is_not_finite_stops_with_step_and_episodes(store, tmp_path, m
 
 
 def test_clips_and_masks_are_mirrored_together(store):
-    network, data = make_data(store, SMALL, mask_side=4)
-    batch = data.batch(3, 8)
+    _, data = make_data(store, SMALL, mask_side=4)
+    batch = make_batch(data, 3, 8)
     rows = batch.pool.rows.ravel()
     plain = data.stem_features.clips(rows).unflatten(2, (4, 4))
     coverage, valid = store.mask_targets(rows, 4)
@@ -375,12 +387,12 @@ def test_clips_are_mirrored_unless_classes_tell_left_from_right(flips, dataset, 
 
 
 def test_shuffled_masks_give_every_video_the_masks_of_another(store):
-    _, data = make_data(store, replace(SMALL, masks="shuffled"))
+    _, data = make_data(store, replace(SMALL, masks="shuffled"), mask_side=4)
     rows = store.rows_of(store.classes_of("train")).tolist()
     assert sorted(data.mask_source) == rows
     assert sorted(data.mask_source.values()) == rows
     assert all(row != source for row, source in data.mask_source.items())
-    _, true = make_data(store, SMALL)
+    _, true = make_data(store, SMALL, mask_side=4)
     assert true.mask_source == {row: row for row in rows}
 
 
@@ -441,9 +453,7 @@ def test_train_and_val_classes_can_be_given_for_cross_validation(store, tmp_path
     report = train(config, store, tmp_path / "run")
     assert report.train_classes == chosen
     assert any("3-way" in note for note in report.notes)
-    trainer = Trainer(config, store, tmp_path)
-    trainer.network.fit_stem(store.token_sample(np.arange(9), seed=0, max_tokens=999))
-    batch = trainer._data().batch(0, 4)
+    batch = make_batch(make_learner(store, config), 0, 4)
     from_val = np.repeat(batch.pool.classes >= 6, 3)
     valid = batch.masks.valid.all(dim=1).numpy()
     np.testing.assert_array_equal(valid, ~from_val)  # masks exist for the train split alone

@@ -7,7 +7,7 @@ import pytest
 import torch
 from shard_cases import FRAMES, extract, frames_row
 from synthetic_shards import CELLS, FINGERPRINT, make_shards
-from test_training import SMALL, make_data
+from test_training import SMALL, make_batch, make_data
 
 from i2st_model.checkpoints import load_checkpoint
 from i2st_model.config import preset
@@ -151,7 +151,7 @@ def test_base_leaves_stored_views_aside(store, plain):
 
 def test_clips_and_masks_are_those_of_the_drawn_views(store):
     network, data = make_data(store, SMALL, mask_side=4)
-    batch = data.batch(3, 8)
+    batch = make_batch(data, 3, 8)
     rows = batch.pool.rows.ravel()
     seen = set()
     for clip, row in enumerate(rows.tolist()):
@@ -174,7 +174,7 @@ def test_shuffled_masks_follow_frames_view_and_mirror_of_the_clips(tmp_path):
     options = {"frames": 6, "moving": True, "fingerprint": CROPPED, "views": NAMES}
     store = FeatureStore(make_shards(tmp_path / "s", **options), num_frames=3)
     network, data = make_data(store, replace(SMALL, masks="shuffled", flips=True), mask_side=4)
-    batch = data.batch(3, 8)
+    batch = make_batch(data, 3, 8)
     seen = set()
     for clip, row in enumerate(batch.pool.rows.ravel().tolist()):
         source = data.mask_source[row]
@@ -239,7 +239,7 @@ def test_evaluation_looks_at_base_views_alone(store, plain, trained):
 
 def test_shuffled_masks_are_those_of_the_same_view_of_another_video(store):
     _, data = make_data(store, replace(SMALL, masks="shuffled", flips=False), mask_side=4)
-    batch = data.batch(2, 8)
+    batch = make_batch(data, 2, 8)
     rows = batch.pool.rows.ravel()
     views = data.views.draw(2, rows, np.zeros(len(rows), bool)).views
     for clip, (row, view) in enumerate(zip(rows.tolist(), views.tolist(), strict=True)):

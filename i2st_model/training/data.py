@@ -1,9 +1,9 @@
-"""What one training step sees: clips of a pool in random views, their masks and base classes.
+"""What the network sees of a pool: clips in random views, their masks and base classes.
 
 Shape letters: B = P x M clips of the pool, T frames of a clip, L = g x g grid cells, P stem
 channels, S side of the mask targets.
 
-Everything drawn here is a function of (seed, step), so a resumed run sees the same data.
+Everything drawn here is a function of (seed, number of the pool): a resumed run sees the same data.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from i2st_model.draws import Stream, Words
 from i2st_model.features import FeatureStore
 from i2st_model.stem_features import StemFeatures
 from i2st_model.training.config import TrainConfig
-from i2st_model.training.pools import Pool, PoolSampler
+from i2st_model.training.pools import Pool
 from i2st_model.training.schedules import random_positions
 from i2st_model.training.view_draws import ViewDraws
 from pipeline.errors import ConfigError
@@ -37,7 +37,7 @@ class MaskTargets:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainBatch:
-    """One step's clips and the episodes among them."""
+    """One pool's clips and the episodes among them."""
 
     pool: Pool
     stem_tokens: Tensor
@@ -52,13 +52,12 @@ MAX_LOOKED_AT = 1000
 
 
 class TrainData:
-    """Makes the batch of each step.
+    """Makes the batch of each pool.
 
     Args:
         config: the run's settings.
         store: where masks come from.
         stem_features: where clips come from.
-        sampler: draws the pools.
         train_classes: class numbers in the order of the base-class head.
         mask_side: S; 0 where the network makes no masks.
         device: where batches go.
@@ -73,40 +72,38 @@ class TrainData:
         store: FeatureStore,
         *,
         stem_features: StemFeatures,
-        sampler: PoolSampler,
         train_classes: Sequence[int],
         mask_side: int,
         device: torch.device,
     ) -> None:
         self.config, self.store, self.device = config, store, device
-        self.stem_features, self.sampler, self.mask_side = stem_features, sampler, mask_side
+        self.stem_features, self.mask_side = stem_features, mask_side
         self.flips = flips_for(config, store.index.dataset_name)
         self.views = ViewDraws(config, store)
         self._base_class = {number: place for place, number in enumerate(train_classes)}
         supervised = masks_wanted(config, store, mask_side)
         self.mask_source = self._mask_source() if supervised else None
 
-    def batch(self, step: int, episodes: int) -> TrainBatch:
-        """Make the clips of one step.
+    def batch(self, pool: Pool, number: int) -> TrainBatch:
+        """Make the clips of one pool.
 
         Args:
-            step: 0 for the first step.
-            episodes: number of episodes to form.
+            pool: rows and episodes.
+            number: of the pool.
 
         Returns:
             Clips, masks and episodes, on the device.
         """
-        pool = self.sampler.pool(step, episodes)
         rows = pool.rows.ravel()
-        words = Words(Stream.AUGMENT, self.config.seed, step)
+        words = Words(Stream.AUGMENT, self.config.seed, number)
         positions = random_positions(words, len(rows), self.store.num_stored, self.store.num_frames)
         mirrored = np.array([self.flips and words.below(2) == 1 for _ in rows])
-        views, mirrored = self.views.draw(step, rows, mirrored)
+        views, mirrored = self.views.draw(number, rows, mirrored)
         clips = self.stem_features.clips(rows, positions, views)
         base = [self._base_class[int(number)] for number in pool.classes]
         return TrainBatch(
             pool=pool,
-            stem_tokens=flip_tokens(clips, mirrored, self.store.grid),
+            stem_tokens=flip_tokens(clips, mirrored, self.stem_features.side),
             masks=self._masks(rows, positions, mirrored, views),
             base_classes=torch.tensor(base, device=self.device).repeat_interleave(
                 pool.rows.shape[1]
@@ -196,7 +193,8 @@ def flip_tokens(tokens: Tensor, mirrored: NDArray[np.bool_], grid: int) -> Tenso
     """Reverse the columns of the token grid of the chosen clips.
 
     Args:
-        tokens: (B, T, L, P) float, row-major cells. Changed in place.
+        tokens: (B, T, S, P) float, the last L of S row-major cells. Changed in place; what comes
+            before the cells has no sides.
         mirrored: (B,) bool.
         grid: g, L = g x g.
 
@@ -204,6 +202,8 @@ def flip_tokens(tokens: Tensor, mirrored: NDArray[np.bool_], grid: int) -> Tenso
         The same tensor.
     """
     chosen = torch.from_numpy(np.flatnonzero(mirrored)).to(tokens.device)
-    cells = tokens[chosen].unflatten(2, (grid, grid))
-    tokens[chosen] = cells.flip(3).flatten(2, 3)
+    clips = tokens[chosen]
+    first = tokens.shape[2] - grid * grid
+    clips[:, :, first:] = clips[:, :, first:].unflatten(2, (grid, grid)).flip(3).flatten(2, 3)
+    tokens[chosen] = clips
     return tokens

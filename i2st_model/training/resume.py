@@ -7,15 +7,15 @@ import torch
 
 from data_manifests import __version__
 from i2st_model.checkpoints import load_checkpoint
-from i2st_model.features import FeatureStore
 from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, read_config, write_json
 from i2st_model.training.config import TrainConfig, TrainReport
 from i2st_model.training.schedules import num_steps
+from i2st_model.training.store import VideoStore
 from pipeline.errors import ConfigError
 from pipeline.shards.fingerprint import differences
 
 
-def is_resumed(config: TrainConfig, store: FeatureStore, run_folder: Path, *, resume: bool) -> bool:
+def is_resumed(config: TrainConfig, store: VideoStore, run_folder: Path, *, resume: bool) -> bool:
     """Whether the folder holds this very run; the thread count is then set to the recorded one.
 
     Args:
@@ -52,7 +52,7 @@ def is_resumed(config: TrainConfig, store: FeatureStore, run_folder: Path, *, re
     return True
 
 
-def record_run(config: TrainConfig, store: FeatureStore, run_folder: Path) -> None:
+def record_run(config: TrainConfig, store: VideoStore, run_folder: Path) -> None:
     """Write config.json: what is asked, and what else decides the bits of the weights."""
     decided = {"threads": torch.get_num_threads(), "torch": torch.__version__}
     shards = str(store.reader.folder.resolve())
@@ -60,7 +60,7 @@ def record_run(config: TrainConfig, store: FeatureStore, run_folder: Path) -> No
     write_json(run_folder / CONFIG_NAME, values)
 
 
-def _asked(config: TrainConfig, store: FeatureStore) -> dict[str, Any]:
+def _asked(config: TrainConfig, store: VideoStore) -> dict[str, Any]:
     return {
         "train": config.to_dict(),
         "dataset": store.index.dataset_name,

@@ -7,39 +7,36 @@ bits differ.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from i2st_model.checkpoints import CheckpointInfo, save_checkpoint
-from i2st_model.features import FeatureStore
-from i2st_model.network import build_network
 from i2st_model.runs import CHECKPOINT_NAME, STATE_NAME, StepLog, locked
-from i2st_model.stem_features import StemFeatures
 from i2st_model.training.config import TrainConfig, TrainProgress, TrainReport
-from i2st_model.training.data import TrainData, masks_wanted
+from i2st_model.training.learners import build_learner
 from i2st_model.training.resume import finished_report, is_resumed, record_run
 from i2st_model.training.schedules import num_steps
 from i2st_model.training.setup import (
     INITIAL,
-    network_config_for,
     own_torch,
     pool_sampler,
     torch_seed,
 )
 from i2st_model.training.state import Best, load_state, save_state
 from i2st_model.training.step import StepResult, build_optimizer, take_step
+from i2st_model.training.store import VideoStore
 from i2st_model.training.validation import Validation, val_sampler
 from pipeline.devices import resolve_device
 
 OnProgress = Callable[[TrainProgress], None]
-GIB = 1 << 30
+NO_ROWS = np.empty(0, dtype=np.int64)
 
 
 def train(
     config: TrainConfig,
-    store: FeatureStore,
+    store: VideoStore,
     run_folder: Path,
     *,
     resume: bool = False,
@@ -79,9 +76,9 @@ def train(
 
 
 class Trainer:
-    """One run: its data, network, optimizer, and what it keeps."""
+    """One run: its pools, learner, optimizer, and what it keeps."""
 
-    def __init__(self, config: TrainConfig, store: FeatureStore, run_folder: Path) -> None:
+    def __init__(self, config: TrainConfig, store: VideoStore, run_folder: Path) -> None:
         self.config, self.store, self.run_folder = config, store, run_folder
         self.device = torch.device(resolve_device(config.device))
         self.pools = pool_sampler(config, store)
@@ -94,32 +91,31 @@ class Trainer:
         self.notes += notes
         self.num_steps = num_steps(config.episodes, config.episodes_per_step)
         torch.manual_seed(torch_seed(config.seed, INITIAL))
-        self.network = build_network(network_config_for(config, store, len(self.train_classes)))
-        masks_wanted(
-            config, store, self.network.config.mask_side
-        )  # refuse before a run is recorded
-        self.network.to(self.device)
-        self.optimizer = build_optimizer(config, self.network)
+        self.learner = build_learner(config, store, classes=self.pools.videos, device=self.device)
+        self.optimizer = build_optimizer(config, self.learner)
         self.best = Best()
         self.resumed_at: int | None = None
 
     def run(self, on_progress: OnProgress, *, resume: bool) -> None:
         """Take all steps that are left, then write the checkpoint."""
         done = self._start(resume)
-        data, validation = self._data(), self._validation()
+        validation = self._validation()
+        self.learner.open(NO_ROWS if validation is None else validation.rows)
         log = StepLog(self.run_folder, after_step=self.resumed_at)
-        self.network.train()
+        self.learner.network.train()
         on_progress(self._progress(done, None, None))
         if done == 0 and validation is not None:
-            first = validation.accuracy(self.network)
+            first = validation.accuracy(self.learner)
             log.write({"step": 0, "episodes": 0, "val_accuracy": first})
         for step in range(done, self.num_steps):
+            pool = self.pools.pool(step, self._episodes(step + 1) - self._episodes(step))
+            batch = self.learner.batch(pool, step)
             torch.manual_seed(torch_seed(self.config.seed, step))
             result = take_step(
                 self.config,
-                self.network,
+                self.learner,
                 self.optimizer,
-                data.batch(step, self._episodes(step + 1) - self._episodes(step)),
+                batch,
                 step=step,
                 num_steps=self.num_steps,
             )
@@ -142,49 +138,23 @@ class Trainer:
         )
 
     def _start(self, resume: bool) -> int:
-        """Fit the stem, or load what a killed run left; return the steps that are done."""
+        """Begin, or load what a killed run left; return the steps that are done."""
         if resume and (self.run_folder / STATE_NAME).is_file():
             done, self.best = load_state(
-                self.run_folder, network=self.network, optimizer=self.optimizer
+                self.run_folder, learner=self.learner, optimizer=self.optimizer
             )
             self.resumed_at = done
             return done
-        rows = self.store.rows_of(self.train_classes)
-        sample = self.store.token_sample(
-            rows, seed=self.config.seed, max_tokens=self.config.stem_tokens
-        )
-        self.network.fit_stem(sample)
+        self.learner.begin()
         return 0
-
-    def _data(self) -> TrainData:
-        config = self.network.config
-        return TrainData(
-            self.config,
-            self.store,
-            stem_features=StemFeatures(
-                self.store,
-                self.network.stem,
-                self.store.rows_of(self.train_classes),
-                with_views=self.config.views == "all",
-                budget_bytes=int(self.config.cache_gib * GIB),
-                device=self.device,
-            ),
-            sampler=self.pools,
-            train_classes=[videos.number for videos in self.pools.videos],
-            mask_side=config.mask_side,
-            device=self.device,
-        )
 
     def _validation(self) -> Validation | None:
         if self.val is None:
             return None
-        budget = int(self.config.cache_gib * GIB)
         return Validation(
-            self.config,
-            self.store,
             self.val,
-            self.network.stem,
-            budget_bytes=budget,
+            count=self.config.val_episodes,
+            num_rows=len(self.store.reader.class_index),
             device=self.device,
         )
 
@@ -199,20 +169,20 @@ class Trainer:
         last = step == self.num_steps
         accuracy = None
         if validation is not None and (last or step % self.config.val_every == 0):
-            accuracy = validation.accuracy(self.network)
+            accuracy = validation.accuracy(self.learner)
             if self.best.val_accuracy is None or accuracy > self.best.val_accuracy:
-                self.best.take(self.network, step, accuracy)
+                self.best.take(self.learner, step, accuracy)
         if validation is None and last:
-            self.best.take(self.network, step, None)
+            self.best.take(self.learner, step, None)
         if last or accuracy is not None or step % self.config.log_every == 0:
-            line = {"step": step, "episodes": self._episodes(step), **asdict(result)}
+            line = {"step": step, "episodes": self._episodes(step), **result.to_json()}
             log.write(line if accuracy is None else {**line, "val_accuracy": accuracy})
             on_progress(self._progress(step, result, accuracy))
         if not last and step % self.config.state_every == 0:
             save_state(
                 self.run_folder,
                 step=step,
-                network=self.network,
+                learner=self.learner,
                 optimizer=self.optimizer,
                 best=self.best,
             )
@@ -220,7 +190,7 @@ class Trainer:
     def _finish(self) -> None:
         index = self.store.index
         info = CheckpointInfo(
-            network=self.network.config.to_dict(),
+            **self.learner.description(),
             train=self.config.to_dict(),
             fingerprint=index.fingerprint,
             dataset=index.dataset_name,

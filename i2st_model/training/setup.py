@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from i2st_model.config import NetworkConfig, preset
 from i2st_model.draws import WORD, Stream, Words
@@ -12,6 +14,7 @@ from i2st_model.features import FeatureStore
 from i2st_model.network import I2STNetwork, build_network
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.pools import PoolSampler
+from i2st_model.training.store import VideoStore
 
 INITIAL = WORD - 1
 """Number of the torch seed that initial weights are drawn from; no step reaches it."""
@@ -36,6 +39,7 @@ def network_config_for(
     sizes: dict[str, Any] = {
         "token_dim": store.index.token_dim,
         "grid": store.grid,
+        "embedding_dim": store.index.embedding_dim,
         "base_classes": num_train_classes if config.alpha > 0 else 0,
     }
     return preset(config.preset, **{**sizes, **config.network})
@@ -59,11 +63,31 @@ def build_untrained(config: TrainConfig, store: FeatureStore) -> I2STNetwork:
         torch.manual_seed(torch_seed(config.seed, INITIAL))
         network = build_network(network_config_for(config, store, len(videos)))
     rows = store.rows_of([store.reader.class_names[v.number] for v in videos])
-    network.fit_stem(store.token_sample(rows, seed=config.seed, max_tokens=config.stem_tokens))
+    fit_stem(config, store, network, rows)
     return network.eval()
 
 
-def pool_sampler(config: TrainConfig, store: FeatureStore) -> PoolSampler:
+def fit_stem(
+    config: TrainConfig, store: FeatureStore, network: I2STNetwork, rows: NDArray[np.int64]
+) -> None:
+    """Fit a network's stem to features of train videos.
+
+    Args:
+        config: the run's settings.
+        store: the features.
+        network: its stem is changed in place.
+        rows: (B,) rows of the train videos.
+    """
+    samples = store.stem_samples(
+        rows,
+        seed=config.seed,
+        max_tokens=config.stem_tokens,
+        with_embedding=network.stem.reads_embedding,
+    )
+    network.fit_stem(*samples)
+
+
+def pool_sampler(config: TrainConfig, store: VideoStore) -> PoolSampler:
     """Sampler of a run's pools; it knows which train classes have enough videos.
 
     Args:

@@ -1,6 +1,6 @@
 """What a killed run needs to go on as if it had not been: weights, best weights, optimizer moments.
 
-No RNG state is among it: every step seeds its own draws from (seed, step).
+No RNG state is among it: every pool seeds its own draws from (seed, number).
 """
 
 from dataclasses import dataclass, field
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from i2st_model.checkpoints import load_tensors, load_weights, save_tensors
+from i2st_model.checkpoints import load_tensors, save_tensors
 from i2st_model.runs import STATE_NAME
+from i2st_model.training.learner import Learner
 from pipeline.errors import CheckpointError
 
 FORMAT = "i2st-train-state"
@@ -25,11 +26,11 @@ class Best:
     val_accuracy: float | None = None
     weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def take(self, network: nn.Module, step: int, val_accuracy: float | None) -> None:
-        """Replace them by the network's."""
+    def take(self, learner: Learner, step: int, val_accuracy: float | None) -> None:
+        """Replace them by the learner's."""
         self.step, self.val_accuracy = step, val_accuracy
         self.weights = {
-            name: value.detach().cpu().clone() for name, value in network.state_dict().items()
+            name: value.detach().cpu().clone() for name, value in learner.weights().items()
         }
 
 
@@ -37,7 +38,7 @@ def save_state(
     run_folder: Path,
     *,
     step: int,
-    network: nn.Module,
+    learner: Learner,
     optimizer: torch.optim.Optimizer,
     best: Best,
 ) -> None:
@@ -46,13 +47,13 @@ def save_state(
     Args:
         run_folder: the run's folder.
         step: steps that are done.
-        network: current weights.
+        learner: its current weights.
         optimizer: its moments are stored by parameter name.
         best: weights to keep so far.
     """
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    tensors = {f"network.{name}": value for name, value in learner.weights().items()}
     tensors |= {f"best.{name}": value for name, value in best.weights.items()}
-    for name, parameter in network.named_parameters():
+    for name, parameter in learner.network.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
     values = {
@@ -65,20 +66,20 @@ def save_state(
 
 
 def load_state(
-    run_folder: Path, *, network: nn.Module, optimizer: torch.optim.Optimizer
+    run_folder: Path, *, learner: Learner, optimizer: torch.optim.Optimizer
 ) -> tuple[int, Best]:
-    """Read ``state.safetensors`` into a network and its optimizer.
+    """Read ``state.safetensors`` into a learner and its optimizer.
 
     Args:
         run_folder: the run's folder.
-        network: as built from the run's config.
-        optimizer: over the network's parameters.
+        learner: as built from the run's config.
+        optimizer: over its parameters.
 
     Returns:
         Steps that are done, and the weights to keep so far.
 
     Raises:
-        CheckpointError: the file is damaged, or does not fit the network.
+        CheckpointError: the file is damaged, or does not fit the learner.
     """
     path = run_folder / STATE_NAME
     values, tensors = load_tensors(path)
@@ -86,8 +87,8 @@ def load_state(
         raise CheckpointError(
             f"{path} has format {values.get('format')!r:.40}; {FORMAT} was needed; train again"
         )
-    load_weights(network, _part(tensors, "network."), path)
-    parameters = dict(network.named_parameters())
+    learner.load_weights(_part(tensors, "network."), path)
+    parameters = dict(learner.network.named_parameters())
     moments: dict[str, dict[str, Any]] = {}
     for key, value in _part(tensors, "optimizer.").items():
         kind, name = key.split(".", 1)

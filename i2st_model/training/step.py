@@ -1,18 +1,13 @@
-"""One training step: forward, losses, gradient, update.
-
-Shape letters: B clips of the pool, E episodes, N way, K shot, q queries per class.
-"""
+"""One training step: losses, gradient, update."""
 
 from dataclasses import dataclass
 from math import isfinite
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from i2st_model.losses import base_class_loss, episode_loss, mask_loss
-from i2st_model.network import I2STNetwork
 from i2st_model.training.config import TrainConfig
-from i2st_model.training.data import TrainBatch
+from i2st_model.training.learner import Learner
 from i2st_model.training.schedules import learning_rate_factor
 from pipeline.errors import I2STError
 
@@ -22,30 +17,41 @@ class StepResult:
     """Numbers of one step."""
 
     loss: float
-    episode_loss: float
-    base_loss: float
-    mask_loss: float
+    parts: dict[str, float]
+    """The terms before their weights."""
     accuracy: float
     """Percent of the step's queries, before the update."""
     gradient_norm: float
     """Before it is clipped."""
     learning_rate: float
-    """Of projection and mask decoder."""
+    """Of the first group of parameters."""
+
+    def to_json(self) -> dict[str, float]:
+        """Numbers by name, as they are logged."""
+        parts = {f"{name}_loss": value for name, value in self.parts.items()}
+        return {
+            "loss": self.loss,
+            **parts,
+            "accuracy": self.accuracy,
+            "gradient_norm": self.gradient_norm,
+            "learning_rate": self.learning_rate,
+        }
 
 
-def build_optimizer(config: TrainConfig, network: I2STNetwork) -> torch.optim.AdamW:
-    """AdamW with the two rates of the config."""
-    rates = [(network.fast_parameters(), config.fast_rate)]
-    rates.append((network.slow_parameters(), config.slow_rate))
-    groups = [{"params": some, "lr": rate, "base_rate": rate} for some, rate in rates if some]
+def build_optimizer(config: TrainConfig, learner: Learner) -> torch.optim.AdamW:
+    """AdamW with the learner's rates."""
+    groups = [
+        {"params": list(group.parameters), "lr": group.rate, "base_rate": group.rate}
+        for group in learner.rated_parameters()
+    ]
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
 
 
 def take_step(
     config: TrainConfig,
-    network: I2STNetwork,
+    learner: Learner,
     optimizer: torch.optim.Optimizer,
-    batch: TrainBatch,
+    batch: Any,
     *,
     step: int,
     num_steps: int,
@@ -54,9 +60,9 @@ def take_step(
 
     Args:
         config: the run's settings.
-        network: in training mode.
+        learner: its network is in training mode.
         optimizer: from `build_optimizer`.
-        batch: clips and episodes of this step.
+        batch: of the learner, for this step.
         step: 0 for the first step.
         num_steps: of the whole run.
 
@@ -69,56 +75,29 @@ def take_step(
     factor = learning_rate_factor(step, num_steps, config.warmup)
     for group in optimizer.param_groups:
         group["lr"] = group["base_rate"] * factor
-    parts, accuracy = _losses(config, network, batch)
-    loss = parts["episode"] + config.alpha * parts["base"] + config.beta * parts["mask"]
-    _require_finite("loss", loss.item(), config, step, len(batch.pool.query))
+    losses = learner.losses(batch)
+    _require_finite("loss", losses.total.item(), config, step)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip).item()
-    _require_finite("gradient norm", norm, config, step, len(batch.pool.query))
+    losses.total.backward()
+    parameters = learner.network.parameters()
+    norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip).item()
+    _require_finite("gradient norm", norm, config, step)
     optimizer.step()
     return StepResult(
-        loss=loss.item(),
-        episode_loss=parts["episode"].item(),
-        base_loss=parts["base"].item(),
-        mask_loss=parts["mask"].item(),
-        accuracy=accuracy,
+        loss=losses.total.item(),
+        parts={name: value.item() for name, value in losses.parts.items()},
+        accuracy=losses.accuracy,
         gradient_norm=norm,
-        learning_rate=config.fast_rate * factor,
+        learning_rate=optimizer.param_groups[0]["lr"],
     )
 
 
-def _losses(
-    config: TrainConfig, network: I2STNetwork, batch: TrainBatch
-) -> tuple[dict[str, Tensor], float]:
-    encoded = network.encode(batch.stem_tokens, with_masks=batch.masks is not None)
-    device = batch.stem_tokens.device
-    support_ENK = torch.from_numpy(batch.pool.support).to(device)
-    query_ENq = torch.from_numpy(batch.pool.query).to(device)
-    E, N, q = query_ENq.shape
-    logits_EQN = network.logits(
-        {name: value[query_ENq.flatten(1)] for name, value in encoded.descriptors.items()},
-        {name: value[support_ENK] for name, value in encoded.descriptors.items()},
-    )
-    labels_EQ = torch.arange(N, device=device).repeat_interleave(q).expand(E, N * q)
-    zero = logits_EQN.new_zeros(())
-    parts = {"episode": episode_loss(logits_EQN, labels_EQ), "base": zero, "mask": zero}
-    if encoded.base_logits is not None and config.alpha > 0:
-        parts["base"] = base_class_loss(encoded.base_logits, batch.base_classes)
-    if encoded.mask_logits is not None and batch.masks is not None:
-        masks = batch.masks
-        parts["mask"] = mask_loss(
-            encoded.mask_logits, masks.coverage, masks.valid, dice_weight=config.dice
-        )
-    correct = (logits_EQN.detach().argmax(dim=-1) == labels_EQ).float().mean()
-    return parts, 100.0 * correct.item()
-
-
-def _require_finite(what: str, value: float, config: TrainConfig, step: int, episodes: int) -> None:
+def _require_finite(what: str, value: float, config: TrainConfig, step: int) -> None:
     if not isfinite(value):
         first = step * config.episodes_per_step
+        last = min(config.episodes, first + config.episodes_per_step) - 1
         raise I2STError(
-            f"{what} is {value} at step {step + 1} (episodes {first} to {first + episodes - 1} of "
+            f"{what} is {value} at step {step + 1} (episodes {first} to {last} of "
             f"seed {config.seed}); a finite number was needed; lower the learning rates, fast_rate="
             f"{config.fast_rate} and slow_rate={config.slow_rate}"
         )

@@ -1,15 +1,12 @@
 """The val split during training: one fixed set of episodes on which checkpoints are compared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from i2st_model.episodes import EpisodeSampler
-from i2st_model.features import FeatureStore
-from i2st_model.network import I2STNetwork
 from i2st_model.scoring import (
     episode_batches,
     episodes_at_a_time,
@@ -17,58 +14,48 @@ from i2st_model.scoring import (
     predict_episodes,
     prepare_videos,
 )
-from i2st_model.stem import Stem
-from i2st_model.stem_features import StemFeatures
 from i2st_model.training.config import TrainConfig
+from i2st_model.training.learner import Learner
+from i2st_model.training.store import VideoStore
 from pipeline.errors import ConfigError
 
 
 class Validation:
-    """Accuracy of a network on fixed val episodes."""
+    """Accuracy of a learner on fixed val episodes.
+
+    Args:
+        sampler: draws the episodes.
+        count: how many.
+        num_rows: rows there are in the shards.
+        device: the learner's.
+    """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        store: FeatureStore,
-        sampler: EpisodeSampler,
-        stem: Stem,
-        *,
-        budget_bytes: int,
-        device: torch.device,
+        self, sampler: EpisodeSampler, *, count: int, num_rows: int, device: torch.device
     ) -> None:
-        self.sampler = sampler
-        self._count, self._device = config.val_episodes, device
-        self._rows = np.array(sorted(row for v in sampler.videos for row in v.rows))
-        self._places = places_of(self._rows, len(store.reader.class_index), device)
-        self._features = StemFeatures(
-            store, stem, self._rows, budget_bytes=budget_bytes, device=device
-        )
+        self.sampler, self._count = sampler, count
+        self.rows = np.array(sorted(row for videos in sampler.videos for row in videos.rows))
+        """(V,) rows of the videos that episodes are drawn from."""
+        self._places = places_of(self.rows, num_rows, device)
 
     @torch.no_grad()
-    def accuracy(self, network: I2STNetwork) -> float:
+    def accuracy(self, learner: Learner) -> float:
         """Percent; leaves the network in training mode."""
-        network.eval()
-
-        def prepare(rows: np.ndarray) -> dict[str, Tensor]:
-            return network.encode(self._features.clips(rows), with_masks=False).descriptors
-
-        def score(support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
-            return network.logits(query, support)
-
-        prepared = prepare_videos(self._rows, prepare)
+        learner.network.eval()
+        prepared = prepare_videos(self.rows, learner.prepare)
         clips = self.sampler.way * (self.sampler.shot + self.sampler.queries)
         size = episodes_at_a_time(prepared, clips)
         correct = [
-            predict_episodes(episode, self._places, prepared, score).correct.mean()
+            predict_episodes(episode, self._places, prepared, learner.score).correct.mean()
             * len(episode.classes)
             for episode in episode_batches(self.sampler, self._count, size)
         ]
-        network.train()
+        learner.network.train()
         return float(100.0 * sum(correct) / self._count)
 
 
 def val_sampler(
-    config: TrainConfig, store: FeatureStore, train_classes: Sequence[str]
+    config: TrainConfig, store: VideoStore, train_classes: Sequence[str]
 ) -> tuple[EpisodeSampler | None, list[str]]:
     """Find episodes to select on: as many ways as there are classes, groups disjoint if possible.
 
@@ -104,12 +91,12 @@ def val_sampler(
     ]
 
 
-def _val_classes(store: FeatureStore) -> list[str]:
+def _val_classes(store: VideoStore) -> list[str]:
     return store.classes_of("val") if "val" in store.index.classes else []
 
 
 def _sampler(
-    config: TrainConfig, store: FeatureStore, names: Sequence[str], disjoint: bool
+    config: TrainConfig, store: VideoStore, names: Sequence[str], disjoint: bool
 ) -> tuple[EpisodeSampler, list[str]]:
     videos = store.videos_of(names)
     settings: dict[str, Any] = {

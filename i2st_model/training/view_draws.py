@@ -1,6 +1,6 @@
-"""Which stored view of its video each clip of a step shows.
+"""Which stored view of its video each clip of a pool shows.
 
-Shape letters: B clips of a step.
+Shape letters: B clips of a pool.
 """
 
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class ViewDraw(NamedTuple):
 
 
 class ViewDraws:
-    """Draws views uniformly among those that are not mirrored, as a function of (seed, step).
+    """Draws views uniformly among those that are not mirrored, as a function of (seed, number).
 
     Mirroring is drawn apart, for every clip. A base view that is to be mirrored is replaced by the
     stored flip where there is one: pixels that were encoded mirrored are better than tokens that
@@ -45,11 +45,11 @@ class ViewDraws:
         self.any = bool(stored)
         """Whether clips may show anything but the base view."""
 
-    def draw(self, step: int, rows: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> ViewDraw:
-        """Draw the views of one step.
+    def draw(self, number: int, rows: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> ViewDraw:
+        """Draw the views of one pool.
 
         Args:
-            step: 0 for the first step.
+            number: of the pool.
             rows: (B,) rows of the clips.
             mirrored: (B,) clips that are to be mirrored.
 
@@ -58,7 +58,7 @@ class ViewDraws:
         """
         if not self.any:
             return ViewDraw(None, mirrored)
-        words = Words(Stream.VIEW, self._seed, step)
+        words = Words(Stream.VIEW, self._seed, number)
         drawn = np.array([self._upright[words.below(len(self._upright))] for _ in rows], np.int64)
         views = np.where(self._has_views[rows], drawn, 0)
         if self._flip is None:

@@ -1,0 +1,37 @@
+"""Which learner a run has: the one place that knows them all."""
+
+from collections.abc import Sequence
+
+import torch
+
+from i2st_model.class_videos import ClassVideos
+from i2st_model.features import FeatureStore
+from i2st_model.training.config import TrainConfig
+from i2st_model.training.learner import Learner
+from i2st_model.training.store import VideoStore
+from i2st_model.training.token_learner import TokenLearner
+
+
+def build_learner(
+    config: TrainConfig,
+    store: VideoStore,
+    *,
+    classes: Sequence[ClassVideos],
+    device: torch.device,
+) -> Learner:
+    """Build what the config asks for; initial weights come from torch's generators.
+
+    Args:
+        config: the run's settings.
+        store: what the shards hold.
+        classes: the train classes.
+        device: where everything is computed.
+
+    Returns:
+        The learner, before `Learner.begin` or `Learner.load_weights`.
+
+    Raises:
+        ConfigError: settings contradict each other or the shards.
+    """
+    assert isinstance(store, FeatureStore)
+    return TokenLearner(config, store, classes=classes, device=device)
