@@ -1,4 +1,4 @@
-"""The rooms of the house: imports go one way, and data is never executed."""
+"""The rooms of the house: imports go one way, commands alone talk, and data is never executed."""
 
 import ast
 from pathlib import Path
@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 
 FLOORS = {"data_manifests": 0, "pipeline": 1, "i2st_model": 2, "cli": 3}
+TALK = {"print", "input", "sys.exit", "exit", "quit"}
+STREAMS = {"sys.stdout", "sys.stderr"}
+EXIT_BY_SIGNAL = {"pipeline/scheduling/interruption.py", "pipeline/extraction/run.py"}
+"""A second signal ends the program wherever it is, so they raise SystemExit."""
 UNSAFE_CALLS = {"eval", "exec", "os.system", "yaml.load", "pickle.load", "pickle.loads"}
 UNSAFE_IMPORTS = {"pickle", "marshal", "joblib", "dill", "shelve"}
 
@@ -24,7 +28,7 @@ def imported_modules(tree: ast.AST) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
 
 
@@ -48,6 +52,62 @@ def dotted(node: ast.expr) -> str:
     if isinstance(node, ast.Attribute):
         return f"{dotted(node.value)}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else ""
+
+
+def is_command(path: Path, repository: Path) -> bool:
+    parts = path.relative_to(repository).parts
+    return parts[0] == "cli.py" or parts[1] == "commands"
+
+
+def talking_parts(tree: ast.AST) -> list[str]:
+    """What prints, takes flags or decides an exit status; flushing a stream is none of it."""
+    found = sorted(
+        module
+        for module in imported_modules(tree)
+        if module.split(".")[0] in ("typer", "click", "argparse")
+        or module.split(".")[1:2] == ["commands"]
+    )
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and dotted(node.func) in TALK:
+            found.append(dotted(node.func))
+        if isinstance(node, ast.Call | ast.keyword):
+            values = [node.value] if isinstance(node, ast.keyword) else node.args
+            found += [name for name in map(dotted, values) if name in STREAMS]
+        if isinstance(node, ast.Attribute) and node.attr in ("write", "writelines"):
+            found += [name for name in [dotted(node.value)] if name in STREAMS]
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+            found += ["SystemExit"] if dotted(raised) == "SystemExit" else []
+    return found
+
+
+def test_only_commands_print_take_flags_and_decide_the_exit_status(repository):
+    silent = [path for path in sources(repository) if not is_command(path, repository)]
+    assert len(silent) > 100
+    for path in silent:
+        known = ["SystemExit"] if str(path.relative_to(repository)) in EXIT_BY_SIGNAL else []
+        assert talking_parts(ast.parse(path.read_text())) == known, path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "print('done')",
+        "import typer",
+        "from typer import echo",
+        "from pipeline.commands.console import note",
+        "from pipeline.commands import console",
+        "from pipeline import commands",
+        "sys.stdout.write('done')",
+        "console = Console(file=sys.stderr)",
+        "sys.exit(2)",
+        "raise SystemExit(2)",
+        "raise SystemExit",
+    ],
+)
+def test_the_check_for_talk_can_fail(line):
+    assert talking_parts(ast.parse(line))
+    assert not talking_parts(ast.parse("sys.stdout.flush()"))
 
 
 def keyword_value(call: ast.Call, name: str) -> object:

@@ -15,6 +15,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import cli
+from pipeline.commands.extract import extract
 from pipeline.errors import ConfigError, ResourceError
 from pipeline.extraction.config import ExtractConfig
 from pipeline.extraction.report import ExtractReport
@@ -147,7 +148,7 @@ def test_defaults_on_the_command_line_are_those_of_the_config():
     unreachable, made_of_others = {"decode_children", "max_pixels"}, {"views", "slurm"}
     fields = {field.name: field.default for field in dataclasses.fields(ExtractConfig)}
     compared = set()
-    for name, parameter in inspect.signature(cli.extract).parameters.items():
+    for name, parameter in inspect.signature(extract).parameters.items():
         field = renamed.get(name, name)
         if field in made_of_others:
             continue

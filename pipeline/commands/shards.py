@@ -1,0 +1,75 @@
+"""`i2st info` and `i2st verify`: what a folder of shards holds, and whether it is sound."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.console import EXIT_REFUSED, failure_line, show_json, show_result
+from pipeline.commands.options import Json
+
+
+def info(
+    path: Annotated[Path, typer.Argument(help="Folder of shards.")],
+    as_json: Json = False,
+) -> None:
+    """What a folder of shards holds: videos, failures, digest, fingerprint."""
+    from pipeline.shards.index import ShardIndex
+
+    index = ShardIndex.load(path)
+    has_features = index.stores == "features"
+    values = {
+        "dataset": index.dataset_name,
+        "stores": index.stores,
+        "format_version": index.format_version,
+        "digest": index.digest,
+        "videos": len(index.videos),
+        "failures": [failure._asdict() for failure in index.failures],
+        "classes": {split: len(names) for split, names in index.classes.items()},
+        "classes_present": {split: len(names) for split, names in index.classes_present.items()},
+        "frames": index.num_frames,
+        "tokens": [index.num_tokens, index.token_dim] if has_features else None,
+        "embedding": index.embedding_dim if has_features else None,
+        "views": list(index.view_names),
+        "masks": index.has_masks,
+        "shards": len(index.shards),
+        "size_bytes": sum(shard.size_bytes for shard in index.shards),
+        "fingerprint": index.fingerprint,
+    }
+    if as_json:
+        show_json(values)
+        return
+    present = index.classes_present
+    values["failures"] = len(index.failures)
+    values["classes"] = ", ".join(
+        f"{split} {len(present[split])} of {len(names)}" for split, names in index.classes.items()
+    )
+    values["views"] = ", ".join(index.view_names) or None
+    of_features = () if has_features else ("tokens", "embedding", "views")
+    for key in ("classes_present", "fingerprint", *of_features):
+        del values[key]
+    show_result(values, as_json=False)
+    typer.echo(f"fingerprint {json.dumps(index.fingerprint, indent=2)}")
+    for failure in index.failures:
+        typer.echo(failure_line(failure))
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(help="Folder of shards.")],
+    as_json: Json = False,
+) -> None:
+    """Read everything again and compare it with its checksums; exits with 0 or 4."""
+    from pipeline.shards.verify import verify as check
+
+    problems = check(path)
+    if as_json:
+        show_json({"path": str(path), "problems": problems})
+    else:
+        for problem in problems:
+            typer.echo(problem)
+        typer.echo(
+            f"{path}: {f'problems: {len(problems)}' if problems else 'every checksum holds'}"
+        )
+    if problems:
+        raise typer.Exit(EXIT_REFUSED)
