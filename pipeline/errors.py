@@ -7,6 +7,7 @@
       VideoError              3   one video; recorded with its reason, the run goes on
       ShardError              4   shards that are damaged, foreign or unsafe
       CheckpointError         4   likewise for checkpoints
+      RecordError             4   likewise for files of episodes and of results
       ResourceError           5   disk or memory
 
 Messages say <what, with its value>; <what was needed>; <what to do>, in one line.
@@ -56,6 +57,12 @@ class ShardError(I2STError):
 
 class CheckpointError(I2STError):
     """A checkpoint is damaged, unsafe, or not what was asked for."""
+
+    exit_code = 4
+
+
+class RecordError(I2STError):
+    """A file of episodes or of results is damaged, unsafe, or not what was asked for."""
 
     exit_code = 4
 

@@ -1,0 +1,100 @@
+"""Whether episodes fit some shards: their videos, classes, splits, sources and content."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from i2st_model.episode_sets import EpisodeSet
+from i2st_model.features import FeatureStore
+from pipeline.errors import ConfigError
+
+MOST_NAMED = 3
+
+
+def rows_of(episodes: EpisodeSet, store: FeatureStore) -> NDArray[np.int64]:
+    """Rows of the videos in some shards.
+
+    Args:
+        episodes: whose videos.
+        store: features of a dataset that has them.
+
+    Returns:
+        (V,) rows, in the order of ``video_ids``.
+
+    Raises:
+        ConfigError: a video is absent.
+    """
+    row_of = {video_id: row for row, video_id in enumerate(store.reader.video_ids)}
+    absent = [video_id for video_id in episodes.video_ids if video_id not in row_of]
+    if absent:
+        raise ConfigError(
+            f"{store.reader.folder} lacks {_counted(absent, len(episodes.video_ids), 'videos')} of "
+            "the episodes; all are needed; extract them, or make episodes of these shards"
+        )
+    return np.array([row_of[video_id] for video_id in episodes.video_ids], dtype=np.int64)
+
+
+def differences(episodes: EpisodeSet, store: FeatureStore) -> list[str]:
+    """Compare episodes with shards.
+
+    Args:
+        episodes: from a file.
+        store: features of a dataset.
+
+    Returns:
+        A clause for each thing that differs, the digest last; none where they fit.
+    """
+    found = []
+    if episodes.dataset != store.index.dataset_name:
+        found.append(f"dataset {episodes.dataset!r} there and {store.index.dataset_name!r} here")
+    row_of = {video_id: row for row, video_id in enumerate(store.reader.video_ids)}
+    present = [(v, row_of[v]) for v in episodes.video_ids if v in row_of]
+    if len(present) < len(episodes.video_ids):
+        absent = [v for v in episodes.video_ids if v not in row_of]
+        found.append(f"{_counted(absent, len(episodes.video_ids), 'videos')} are absent here")
+    found += _differing_classes(episodes, store, present) + _differing_splits(episodes, store)
+    if episodes.disjoint_groups and len(present) == len(episodes.video_ids):
+        found += _shared_groups(episodes, store, [row for _, row in present])
+    if episodes.digest != store.index.digest:
+        found.append(f"digest {episodes.digest[:12]} there and {store.index.digest[:12]} here")
+    return found
+
+
+def _differing_classes(
+    episodes: EpisodeSet, store: FeatureStore, present: Sequence[tuple[str, int]]
+) -> list[str]:
+    named = dict(zip(episodes.video_ids, episodes.video_class.tolist(), strict=True))
+    names, here = store.reader.class_names, store.reader.class_index
+    moved = [v for v, row in present if episodes.class_names[named[v]] != names[here[row]]]
+    return [f"{_counted(moved, len(present), 'videos')} are of another class here"] if moved else []
+
+
+def _differing_splits(episodes: EpisodeSet, store: FeatureStore) -> list[str]:
+    if not episodes.split:
+        return []
+    here = set(store.index.classes.get(episodes.split, ()))
+    out = [name for name in episodes.class_names if name not in here]
+    counted = _counted(out, len(episodes.class_names), "classes")
+    return [f"{counted} are not in split {episodes.split!r} here"] if out else []
+
+
+def _shared_groups(episodes: EpisodeSet, store: FeatureStore, rows: Sequence[int]) -> list[str]:
+    """Episodes that promise disjoint groups and do not keep it."""
+    _, groups = np.unique(store.reader.groups[list(rows)], return_inverse=True)
+    flat = groups.ravel()
+    bad = [
+        str(number)
+        for number, (support, query) in enumerate(
+            zip(flat[episodes.support], flat[episodes.query], strict=True)
+        )
+        if np.isin(query, support).any()
+    ]
+    if not bad:
+        return []
+    return [f"{_counted(bad, episodes.num_episodes, 'episodes')} share a source here"]
+
+
+def _counted(names: Sequence[str], total: int, what: str) -> str:
+    some = ", ".join(repr(name) for name in names[:MOST_NAMED])
+    return f"{len(names)} of {total} {what} ({some}{', ...' if len(names) > MOST_NAMED else ''})"

@@ -1,0 +1,159 @@
+"""Whether training saw what is evaluated: classes by name, videos by id, across datasets too.
+
+Published splits overlap: 568 of SSv2-Small's test videos are in SSv2-Full's train split, and nine
+of SSv2-Full's test classes are in SSv2-Small's. Classes are compared by `spelling`. Videos are
+compared by the name of the clip, since another dataset files it under another class; a name that
+tells nothing, such as class/0001, counts with its folder.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from i2st_model.class_videos import ClassVideos
+from pipeline.errors import ConfigError
+from pipeline.manifests import spelling
+
+TELLING_LETTERS = 8
+"""A clip's name with fewer letters and digits, or without a letter, is its place in a folder."""
+TELLING_SHARE = 0.9
+"""Where fewer of the clips' names differ, clips are numbered class by class."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """What of an evaluation training saw."""
+
+    classes: tuple[str, ...] = ()
+    """Names, as the evaluated dataset spells them."""
+    videos: tuple[str, ...] = ()
+    """Ids in the evaluated dataset."""
+
+    def __bool__(self) -> bool:
+        return bool(self.classes or self.videos)
+
+    def __or__(self, other: "Seen") -> "Seen":
+        return Seen(
+            classes=tuple(dict.fromkeys((*self.classes, *other.classes))),
+            videos=tuple(dict.fromkeys((*self.videos, *other.videos))),
+        )
+
+
+NOTHING_SEEN = Seen()
+
+
+def video_hashes(video_ids: Sequence[str]) -> NDArray[np.int64]:
+    """Hash the videos of a training run, to be kept in its checkpoint.
+
+    Args:
+        video_ids: (V,) ids of all train videos.
+
+    Returns:
+        (V,) int64. 64-bit BLAKE2 of what identifies each clip.
+    """
+    names = [_clip_name(video_id) for video_id in video_ids]
+    telling = len(set(names)) >= TELLING_SHARE * len(names)
+    kept = names if telling else [_whole_name(video_id) for video_id in video_ids]
+    return _hashed(kept)
+
+
+def find_seen(
+    train_classes: Sequence[str],
+    train_videos: NDArray[np.int64],
+    class_names: Sequence[str],
+    video_ids: Sequence[str],
+) -> Seen:
+    """Find what of an evaluation training saw.
+
+    Args:
+        train_classes: names that training saw.
+        train_videos: `video_hashes` of the train videos; empty where a run did not keep them.
+        class_names: to be evaluated.
+        video_ids: to be evaluated.
+
+    Returns:
+        The classes and videos that training saw, in the order given.
+    """
+    spelled = {spelling(name) for name in train_classes}
+    known = np.asarray(train_videos, dtype=np.int64)
+    by_name = np.isin(_hashed([_clip_name(video_id) for video_id in video_ids]), known)
+    by_place = np.isin(_hashed([_whole_name(video_id) for video_id in video_ids]), known)
+    return Seen(
+        classes=tuple(name for name in class_names if spelling(name) in spelled),
+        videos=tuple(video_ids[place] for place in np.flatnonzero(by_name | by_place).tolist()),
+    )
+
+
+def require_unseen(seen: Seen, *, num_classes: int, num_videos: int, run: Path, hint: str) -> None:
+    """Refuse an evaluation of what training saw.
+
+    Args:
+        seen: what `find_seen` found.
+        num_classes: that were to be evaluated.
+        num_videos: that were to be evaluated.
+        run: folder of the training run, for the message.
+        hint: what to do about it.
+
+    Raises:
+        ConfigError: says how many classes or videos, and names the first.
+    """
+    for names, count, what in (
+        (seen.classes, num_classes, "classes"),
+        (seen.videos, num_videos, "videos"),
+    ):
+        if names:
+            some = ", ".join(repr(name) for name in names[:5])
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            raise ConfigError(
+                f"{len(names)} of {count} evaluated {what} were trained on by {run}: {some}{more}; "
+                f"few-shot accuracy needs unseen {what}; {hint}"
+            )
+
+
+def without_seen(
+    videos: Sequence[ClassVideos], seen: Seen, video_ids: Sequence[str]
+) -> list[ClassVideos]:
+    """Leave out what training saw.
+
+    Args:
+        videos: the classes to draw from.
+        seen: classes and videos to leave out.
+        video_ids: ids by row.
+
+    Returns:
+        The other classes, with the other videos; a class may be left with none.
+    """
+    classes, ids = set(seen.classes), set(seen.videos)
+    return [_without(one, ids, video_ids) for one in videos if one.name not in classes]
+
+
+def _without(videos: ClassVideos, ids: set[str], video_ids: Sequence[str]) -> ClassVideos:
+    kept = [place for place, row in enumerate(videos.rows) if video_ids[row] not in ids]
+    if len(kept) == len(videos.rows):
+        return videos
+    return replace(
+        videos,
+        rows=[videos.rows[place] for place in kept],
+        groups=[videos.groups[place] for place in kept],
+    )
+
+
+def _clip_name(video_id: str) -> str:
+    """Name of the clip alone where it tells clips apart, else with its folders."""
+    folder, _, clip = video_id.rpartition("/")
+    name = spelling(clip)
+    telling = len(name) >= TELLING_LETTERS and not name.isdigit()
+    return name if telling or not folder else _whole_name(video_id)
+
+
+def _whole_name(video_id: str) -> str:
+    return "/".join(spelling(part) for part in video_id.split("/"))
+
+
+def _hashed(names: Sequence[str]) -> NDArray[np.int64]:
+    digests = b"".join(blake2b(name.encode(), digest_size=8).digest() for name in names)
+    return np.frombuffer(digests, dtype="<i8").astype(np.int64)
