@@ -32,6 +32,7 @@ class FeatureReader(Protocol):
 
     folder: Path
     index: ShardIndex
+    video_ids: tuple[str, ...]
     class_names: list[str]
     class_index: NDArray[np.int64]
     split: NDArray[np.str_]
@@ -41,8 +42,10 @@ class FeatureReader(Protocol):
         """Return (B, F, L, C) of the stored view of each row; the base view unless given."""
         ...
 
-    def frame_embedding(self, rows: ArrayLike) -> NDArray[np.float16]:
-        """Return (B, F, E)."""
+    def frame_embedding(
+        self, rows: ArrayLike, views: ArrayLike | None = None
+    ) -> NDArray[np.float16]:
+        """Return (B, F, E), as `tokens` does."""
         ...
 
     def masks(self, rows: ArrayLike, views: ArrayLike | None = None) -> MaskRows:

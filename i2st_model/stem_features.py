@@ -1,6 +1,7 @@
 """Stem outputs of many videos: kept in memory where they fit a budget, else computed each time.
 
-Shape letters: B clips, F stored frames, T frames of a clip, L grid cells, P stem channels.
+Shape letters: B clips, F stored frames, T frames of a clip, S stem outputs of a frame, P stem
+channels.
 
 The stem is fixed, so its output per video and view never changes. Each video goes through it alone
 and is rounded to float16, whether kept or not, so both ways give the same bits.
@@ -45,13 +46,18 @@ class StemFeatures:
             viewed = rows[np.asarray(store.reader.split)[rows] == "train"]
             keys += [(int(row), view + 1) for row in viewed for view in range(len(store.views))]
         self._place = {key: place for place, key in enumerate(keys)}
-        shape = (len(keys), store.num_stored, store.index.num_tokens, stem.config.stem_dim)
+        shape = (len(keys), store.num_stored, stem.config.num_stem_tokens, stem.config.stem_dim)
         self.size_bytes = int(np.prod(shape)) * BYTES_PER_VALUE
         self._kept: Tensor | None = None
         if self.size_bytes <= budget_bytes:
             self._kept = torch.empty(shape, dtype=torch.float16)
             for place, key in enumerate(keys):
                 self._kept[place] = self._compute(*key)
+
+    @property
+    def side(self) -> int:
+        """Side of the grid of cells, the last of the S outputs of a frame."""
+        return self._stem.config.side
 
     @property
     def cached(self) -> bool:
@@ -72,7 +78,7 @@ class StemFeatures:
             views: (B,) 0 for the base view, k for the k-th stored view; the base view unless given.
 
         Returns:
-            (B, T, L, P) float32 on the device.
+            (B, T, S, P) float32 on the device.
         """
         if positions is None:
             positions = np.broadcast_to(
@@ -92,5 +98,9 @@ class StemFeatures:
 
     @torch.no_grad()
     def _compute(self, row: int, view: int) -> Tensor:
-        tokens = torch.from_numpy(self._store.reader.tokens(np.array([row]), np.array([view]))[0])
-        return self._stem(tokens.to(self._device).float()).half().cpu()
+        reader, which = self._store.reader, (np.array([row]), np.array([view]))
+        tokens = torch.from_numpy(reader.tokens(*which)[0]).to(self._device).float()
+        embedding = None
+        if self._stem.reads_embedding:
+            embedding = torch.from_numpy(reader.frame_embedding(*which)[0]).to(self._device).float()
+        return self._stem(tokens, embedding).half().cpu()
