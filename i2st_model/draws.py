@@ -25,6 +25,8 @@ class Stream(IntEnum):
     TOKEN_SAMPLE = 4
     TORCH = 5
     VIEW = 6
+    CROP = 16
+    JITTER = 17
 
 
 class Words:

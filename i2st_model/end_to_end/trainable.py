@@ -1,0 +1,104 @@
+"""An image encoder that trains: uint8 views -> tokens and embeddings with gradients.
+
+Shape letters: n frames, S side of the view in pixels, L grid cells, C token channels, E embedding
+channels.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from i2st_model.end_to_end.adapters import add_adapters
+from i2st_model.end_to_end.encoder_config import EncoderConfig
+from i2st_model.end_to_end.parameters import open_all, open_last_blocks
+from pipeline.encoders import get_encoder
+from pipeline.encoders.frozen import FrozenEncoder
+from pipeline.errors import ConfigError
+
+
+class TrainableEncoder(nn.Module):
+    """A built-in encoder some of whose weights train; the module's own weights are those alone.
+
+    Args:
+        config: which encoder, and what of it.
+        device: where it runs.
+
+    Raises:
+        BackendError: the encoder, its package or its weights are absent.
+        ConfigError: it cannot be trained in this way.
+    """
+
+    def __init__(self, config: EncoderConfig, device: torch.device) -> None:
+        super().__init__()
+        self.config = config
+        frozen = get_encoder(
+            config.name,
+            device=device,
+            grid=config.grid,
+            weights=None if config.weights is None else Path(config.weights),
+        )
+        if not isinstance(frozen, FrozenEncoder) or frozen.network is None:
+            raise ConfigError(
+                f"encoder {config.name} shows no network that could be trained; timm:NAME, "
+                "open_clip:MODEL/TAG or efficientnet-lite0 was needed; pass one"
+            )
+        self.frozen = frozen
+        # Held in a tuple, so that states and checkpoints do not hold what never changes.
+        self._network = (frozen.network,)
+        _open(frozen.network, config)
+        frozen.network.to(device).eval()
+        self.trained = nn.ParameterDict(
+            {
+                name.replace(".", "/"): parameter
+                for name, parameter in frozen.network.named_parameters()
+                if parameter.requires_grad
+            }
+        )
+
+    @property
+    def network(self) -> nn.Module:
+        """All layers, in test mode."""
+        return self._network[0]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """JSON values that decide the features before the first step, and what of it trains.
+
+        The precision is left out: what was trained on a GPU may be tested on a CPU.
+        """
+        values = self.frozen.fingerprint()
+        del values["precision"]
+        return {**values, "trained": self.config.trained}
+
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode frames, a fixed number at a time.
+
+        Args:
+            views: (n, S, S, 3) uint8. RGB.
+
+        Returns:
+            Tokens (n, L, C) and embeddings (n, E), float32 on the device.
+        """
+        parts = [self._some(part) for part in views.split(self.config.frames_at_a_time)]
+        return torch.cat([tokens for tokens, _ in parts]), torch.cat(
+            [pooled for _, pooled in parts]
+        )
+
+    def _some(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        if not (self.config.checkpoint_gradients and torch.is_grad_enabled()):
+            return self.frozen.features(views)
+        result: tuple[Tensor, Tensor] = checkpoint(
+            self.frozen.features, views, use_reentrant=False, preserve_rng_state=False
+        )
+        return result
+
+
+def _open(network: nn.Module, config: EncoderConfig) -> None:
+    if config.trained == "full":
+        open_all(network)
+    elif config.trained == "last_blocks":
+        open_last_blocks(network, config.blocks, name=config.name)
+    else:
+        add_adapters(network, config.rank, name=config.name)
