@@ -18,21 +18,16 @@ from i2st_model.draws import Stream, Words
 from i2st_model.features import FeatureStore
 from i2st_model.stem_features import StemFeatures
 from i2st_model.training.config import TrainConfig
+from i2st_model.training.mask_sources import (
+    MaskTargets,
+    mask_sources,
+    mask_targets,
+    masks_wanted,
+)
 from i2st_model.training.pools import Pool
 from i2st_model.training.schedules import random_positions
 from i2st_model.training.view_draws import ViewDraws
-from pipeline.errors import ConfigError
 from pipeline.views import may_mirror
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MaskTargets:
-    """Supervision of the instance masks."""
-
-    coverage: Tensor
-    """(B, T, S, S) float in [0, 1]."""
-    valid: Tensor
-    """(B, T) bool."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,10 +40,6 @@ class TrainBatch:
     masks: MaskTargets | None
     base_classes: Tensor
     """(B,) int64. Position of the clip's class among the train classes."""
-
-
-MAX_LOOKED_AT = 1000
-"""Train videos, evenly spread, among which at least one must have a mask."""
 
 
 class TrainData:
@@ -82,7 +73,7 @@ class TrainData:
         self.views = ViewDraws(config, store)
         self._base_class = {number: place for place, number in enumerate(train_classes)}
         supervised = masks_wanted(config, store, mask_side)
-        self.mask_source = self._mask_source() if supervised else None
+        self.mask_source = mask_sources(config, store, train_classes) if supervised else None
 
     def batch(self, pool: Pool, number: int) -> TrainBatch:
         """Make the clips of one pool.
@@ -110,29 +101,6 @@ class TrainData:
             ),
         )
 
-    def _mask_source(self) -> dict[int, int]:
-        """Row of a clip -> row whose masks supervise it."""
-        reader = self.store.reader
-        used = np.isin(reader.class_index, list(self._base_class))
-        rows = np.flatnonzero(used & (np.asarray(reader.split) == "train")).tolist()
-        self._require_found(rows)
-        if self.config.masks == "true":
-            return {row: row for row in rows}
-        order = Words(Stream.MASK_SHUFFLE, self.config.seed, 0).choose(len(rows), len(rows))
-        # One cycle through all videos: none keeps its own masks.
-        following = zip(order, order[1:] + order[:1], strict=True)
-        return {rows[here]: rows[there] for here, there in following}
-
-    def _require_found(self, rows: list[int]) -> None:
-        """Refuse to train for hours on masks of which not one was found."""
-        looked_at = rows[:: max(1, len(rows) // MAX_LOOKED_AT)]
-        if not any(self.store.reader.masks([row]).found.any() for row in looked_at):
-            raise ConfigError(
-                f"none of {len(looked_at)} train videos of {self.store.index.dataset_name} that "
-                f"were looked at has a mask, masks={self.config.masks!r} asks for them; check the "
-                "names of the mask files and extract again, or train with --masks off"
-            )
-
     def _masks(
         self,
         rows: NDArray[np.int64],
@@ -142,44 +110,17 @@ class TrainData:
     ) -> MaskTargets | None:
         if self.mask_source is None:
             return None
-        side = self.mask_side
-        coverage = torch.zeros(*positions.shape, side, side)
-        valid = torch.zeros(positions.shape, dtype=torch.bool)
-        # Under cross-validation over classes some clips come from other splits, which have none.
-        here = np.array([int(row) in self.mask_source for row in rows])
-        if here.any():
-            sources = np.array([self.mask_source[int(row)] for row in rows[here]])
+
+        def read(sources: NDArray[np.int64], here: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
             shown = None if views is None else views[here]
-            found = self.store.mask_targets(sources, side, positions[here], shown)
-            where = torch.from_numpy(here)
-            coverage[where], valid[where] = found
+            return self.store.mask_targets(sources, self.mask_side, positions[here], shown)
+
+        shape = (*positions.shape, self.mask_side, self.mask_side)
+        targets = mask_targets(self.mask_source, rows, shape, read)
         chosen = torch.from_numpy(mirrored)
+        coverage = targets.coverage
         coverage[chosen] = coverage[chosen].flip(-1)
-        return MaskTargets(coverage=coverage.to(self.device), valid=valid.to(self.device))
-
-
-def masks_wanted(config: TrainConfig, store: FeatureStore, mask_side: int) -> bool:
-    """Whether masks supervise a run.
-
-    Args:
-        config: the run's settings.
-        store: the features.
-        mask_side: S; 0 where the network makes no masks.
-
-    Returns:
-        True where the shards have the masks that are asked for.
-
-    Raises:
-        ConfigError: masks are asked for and the shards hold none.
-    """
-    if config.masks == "off" or config.beta == 0 or mask_side == 0:
-        return False
-    if not store.index.has_masks:
-        raise ConfigError(
-            f"the shards of {store.index.dataset_name} hold no masks, masks={config.masks!r} asks "
-            "for them; extract with a segmenter, or train with --masks off"
-        )
-    return True
+        return MaskTargets(coverage=coverage.to(self.device), valid=targets.valid.to(self.device))
 
 
 def flips_for(config: TrainConfig, dataset_name: str) -> bool:

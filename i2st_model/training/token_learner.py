@@ -17,8 +17,9 @@ from i2st_model.losses import base_class_loss, mask_loss
 from i2st_model.network import I2STNetwork, build_network
 from i2st_model.stem_features import StemFeatures
 from i2st_model.training.config import TrainConfig
-from i2st_model.training.data import TrainBatch, TrainData, masks_wanted
+from i2st_model.training.data import TrainBatch, TrainData
 from i2st_model.training.learner import Learner, Losses, RatedParameters, episode_terms
+from i2st_model.training.mask_sources import masks_wanted
 from i2st_model.training.pools import Pool
 from i2st_model.training.setup import fit_stem, network_config_for
 
