@@ -22,7 +22,7 @@ from pipeline.shards.reader import ShardReader
 NETWORK = {"dim": 16, "heads": 2, "mask_width": 8, "num_instances": 2, "perception_layers": 1}
 TRAIN = TrainConfig(episodes=128, network=NETWORK, select="last", stem_tokens=2000, device="cpu")
 FEW = EvaluateConfig(episodes=60, shot=2, queries=3, device="cpu")
-BASELINES = ["protonet", "otam", "bi_mhm"]
+BASELINES = ["protonet", "simpleshot", "linear_probe", "otam", "bi_mhm"]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def unit(values):
     return values / np.linalg.norm(values, axis=-1, keepdims=True)
 
 
-def protonet_scores(query, support):
+def simpleshot_scores(query, support):
     def clip(frames):
         return unit(frames.mean(axis=0))
 
@@ -83,7 +83,7 @@ def bi_mhm_scores(query, support):
 
 
 @pytest.mark.parametrize(
-    ("name", "scores_of"), [("protonet", protonet_scores), ("bi_mhm", bi_mhm_scores)]
+    ("name", "scores_of"), [("simpleshot", simpleshot_scores), ("bi_mhm", bi_mhm_scores)]
 )
 @pytest.mark.parametrize("disjoint", [False, True])
 def test_batched_evaluation_equals_a_float64_loop_over_episodes(
@@ -257,8 +257,8 @@ def test_network_may_be_used_on_another_dataset_of_the_same_features(tmp_path, r
     method, checkpoint = load_method("i2st", store, shards=tmp_path, run=run, device="cpu")
     found = evaluate(method, store, FEW, checkpoint=checkpoint)
     assert (found.dataset, checkpoint.info.dataset) == ("other", "toy")
-    with pytest.raises(ConfigError, match="holds no train video; protonet is centred on their"):
-        load_method("protonet", store, shards=tmp_path, device="cpu")
+    with pytest.raises(ConfigError, match="holds no train video; otam is centred on their"):
+        load_method("otam", store, shards=tmp_path, device="cpu")
 
 
 def test_network_is_refused_on_other_features(tmp_path, run):
@@ -286,7 +286,7 @@ def test_i2st_without_a_run_and_unknown_methods_are_refused(store, shards):
 
 def test_baseline_mean_can_come_from_given_classes(store, shards):
     names = ["train 1", "val 2"]
-    method, _ = load_method("protonet", store, shards=shards, mean_classes=names, device="cpu")
+    method, _ = load_method("otam", store, shards=shards, mean_classes=names, device="cpu")
     rows = store.rows_of(names)
     expected = store.reader.frame_embedding(rows).astype(np.float64).mean(axis=(0, 1))
     np.testing.assert_allclose(method.train_mean.numpy(), expected, rtol=1e-6, atol=1e-7)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,61 +12,115 @@ from i2st_model.matching import bi_mhm, otam
 from i2st_model.methods import METHODS, get_method, method_names
 from i2st_model.methods.clips import Clips, TrainStatistics
 from i2st_model.network import build_network
-from pipeline.errors import BackendError
+from pipeline.errors import BackendError, ConfigError
 
-B, T, D = 7, 4, 6
+B, T, D = 7, 4, 8
 SUPPORT = torch.tensor([[[0, 1], [2, 3]], [[4, 0], [1, 2]]])
 QUERY = torch.tensor([[5, 6, 4], [6, 3, 5]])
+CENTRED = ["bi_mhm", "linear_probe", "otam", "simpleshot"]
+NEEDS_WEIGHTS_ON_DISK = {"clip_zero_shot"}
+HERE = sorted(set(METHODS) - NEEDS_WEIGHTS_ON_DISK)
 
 
 def embeddings():
     return torch.randn(B, T, D, dtype=torch.float64) + 2
 
 
+def prepared(method, features):
+    clips = Clips(features=features, videos=torch.arange(len(features)) * 11)
+    return method.prepare(clips)
+
+
+def gathered(values, rows):
+    return {name: value[rows] for name, value in values.items()}
+
+
 def scored(method, features):
-    prepared = method.prepare(Clips(features=features))
-    support = {name: value[SUPPORT] for name, value in prepared.items()}
-    query = {name: value[QUERY] for name, value in prepared.items()}
-    return method.score(support, query)
+    values = prepared(method, features)
+    return method.score(gathered(values, SUPPORT), gathered(values, QUERY))
 
 
 def fitted(method, mean):
     method.fit(TrainStatistics(embedding_dim=D, mean_embedding=mean))
-    return method
+    return method.eval()
+
+
+def small_network():
+    config = preset("i2st", token_dim=D, grid=3, dim=8, heads=2, mask_width=8)
+    return build_network(config)
+
+
+def any_method(name, **options):
+    network = {"network": small_network()} if name == "i2st" else {}
+    return fitted(get_method(name, **network, **options), torch.zeros(D))
+
+
+def features_for(method):
+    return torch.randn((B, T, 9, D) if method.needs == "tokens" else (B, T, D))
+
+
+# --- values ---
+
+
+def each_score():
+    return [(e, q, n) for e in range(2) for q in range(3) for n in range(2)]
 
 
 def test_protonet_matches_a_loop():
+    features = embeddings()
+    found = scored(fitted(get_method("protonet"), None), features)
+    clips = [sum(clip) / T for clip in features]
+    for e, q, n in each_score():
+        prototype = (clips[SUPPORT[e, n, 0]] + clips[SUPPORT[e, n, 1]]) / 2
+        expected = -((clips[QUERY[e, q]] - prototype) ** 2).sum()
+        assert found[e, q, n].item() == pytest.approx(expected.item(), abs=1e-12)
+
+
+def test_simpleshot_matches_a_loop():
     features, mean = embeddings(), torch.full((D,), 2.0, dtype=torch.float64)
-    method = fitted(get_method("protonet"), mean)
-    found = scored(method, features)
+    found = scored(fitted(get_method("simpleshot"), mean), features)
     clips = []
     for clip in features:
         vector = sum(clip) / T - mean
         clips.append(vector / vector.square().sum().sqrt())
-    for e in range(2):
-        for q in range(3):
-            for n in range(2):
-                prototype = (clips[SUPPORT[e, n, 0]] + clips[SUPPORT[e, n, 1]]) / 2
-                expected = -((clips[QUERY[e, q]] - prototype) ** 2).sum()
-                assert found[e, q, n].item() == pytest.approx(expected.item(), abs=1e-12)
+    for e, q, n in each_score():
+        prototype = (clips[SUPPORT[e, n, 0]] + clips[SUPPORT[e, n, 1]]) / 2
+        expected = -((clips[QUERY[e, q]] - prototype) ** 2).sum()
+        assert found[e, q, n].item() == pytest.approx(expected.item(), abs=1e-12)
 
 
-@pytest.mark.parametrize(
+FRAME_METHODS = pytest.mark.parametrize(
     ("name", "distance"),
     [("bi_mhm", bi_mhm), ("otam", lambda a, b: otam(a, b, temperature=0.5))],
 )
+
+
+@FRAME_METHODS
 def test_frame_methods_match_their_distance_of_centred_frames(name, distance):
     features, mean = embeddings(), torch.randn(D, dtype=torch.float64)
-    method = fitted(get_method(name), mean)
-    found = scored(method, features)
-    for e in range(2):
-        for n in range(2):
-            first, second = features[SUPPORT[e, n, 0]], features[SUPPORT[e, n, 1]]
-            prototype = (first + second) / 2 - mean
-            for q in range(3):
-                clip = features[QUERY[e, q]] - mean
-                expected = -distance(clip[None, None], prototype[None, None]).item()
-                assert found[e, q, n].item() == pytest.approx(expected, abs=1e-12)
+    found = scored(fitted(get_method(name), mean), features)
+    for e, q, n in each_score():
+        first, second = features[SUPPORT[e, n, 0]], features[SUPPORT[e, n, 1]]
+        prototype = (first + second) / 2 - mean
+        clip = features[QUERY[e, q]] - mean
+        expected = -distance(clip[None, None], prototype[None, None]).item()
+        assert found[e, q, n].item() == pytest.approx(expected, abs=1e-12)
+
+
+@FRAME_METHODS
+def test_frame_methods_average_distances_after_matching(name, distance):
+    features = embeddings()
+    found = scored(get_method(name, centre=False, shots="after_matching"), features)
+    for e, q, n in each_score():
+        clip = features[QUERY[e, q]][None, None]
+        each = [distance(clip, features[row][None, None]).item() for row in SUPPORT[e, n]]
+        assert found[e, q, n].item() == pytest.approx(-sum(each) / 2, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["bi_mhm", "hyrsm", "otam"])
+def test_unknown_way_of_averaging_shots_is_refused(name):
+    with pytest.raises(ConfigError, match="shots='mean'; before_matching or after_matching"):
+        get_method(name, shots="mean")
 
 
 def test_otam_takes_its_temperature():
@@ -75,7 +130,47 @@ def test_otam_takes_its_temperature():
     assert (soft > hard).all()
 
 
-@pytest.mark.parametrize("name", ["protonet", "bi_mhm", "otam"])
+def test_random_scores_are_those_of_splitmix_in_python_integers():
+    def mix(word):
+        word = (word + 0x9E3779B97F4A7C15) % 2**64
+        word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        word = (word ^ (word >> 27)) * 0x94D049BB133111EB % 2**64
+        return word ^ (word >> 31)
+
+    def pair(query, support):
+        of_query = mix(mix(query + 3 * 0x9E3779B97F4A7C15))
+        return (mix(of_query + support) >> 40) / 2**24
+
+    found = scored(get_method("random", seed=3), embeddings())
+    for e, q, n in each_score():
+        query = 11 * QUERY[e, q].item()
+        expected = sum(pair(query, 11 * row.item()) for row in SUPPORT[e, n]) / 2
+        assert found[e, q, n].item() == pytest.approx(expected, abs=1e-7)
+
+
+def test_random_scores_are_uniform_and_differ_with_the_seed():
+    rows = torch.arange(400)
+    episode = {"video": rows[None, :200, None]}, {"video": rows[None, 200:]}
+    one, other = (get_method("random", seed=seed).score(*episode)[0].numpy() for seed in (0, 1))
+    assert abs(one.mean() - 0.5) < 0.01  # 40,000 draws have a standard error of 0.0014
+    assert np.bincount((one.ravel() * 10).astype(int), minlength=10).std() < 200  # expected 60
+    assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.03
+    # Neighbours in either direction are no more alike than others.
+    for near in (one[1:] * one[:-1], one[:, 1:] * one[:, :-1]):
+        assert abs(near.mean() - 0.25) < 0.01
+
+
+def test_random_scores_know_nothing_of_the_features():
+    method = get_method("random")
+    assert torch.equal(scored(method, embeddings()), scored(method, embeddings()))
+    with pytest.raises(ValueError, match=r"clips\.videos is None"):
+        method.prepare(Clips(features=embeddings()))
+
+
+# --- centring ---
+
+
+@pytest.mark.parametrize("name", CENTRED)
 def test_centring_removes_what_all_frames_share(name):
     features = embeddings()
     shift = torch.randn(D, dtype=torch.float64) * 10
@@ -85,22 +180,22 @@ def test_centring_removes_what_all_frames_share(name):
     plain = get_method(name, centre=False)
     moved_plain = scored(plain, features + shift) - scored(plain, features)
     assert moved_plain.abs().max() > 1e-3
+    assert (method.needs_train_mean, plain.needs_train_mean) == (True, False)
 
 
-@pytest.mark.parametrize("name", ["protonet", "bi_mhm", "otam"])
+@pytest.mark.parametrize("name", CENTRED)
 def test_centring_needs_fit(name):
     with pytest.raises(ValueError, match="call fit first"):
-        get_method(name).prepare(Clips(features=embeddings()))
+        prepared(get_method(name), embeddings())
 
 
-def test_baselines_widen_half_precision():
-    method = fitted(get_method("bi_mhm"), torch.zeros(D, dtype=torch.float16))
-    assert method.prepare(Clips(features=embeddings().half()))["frames"].dtype == torch.float32
+@pytest.mark.parametrize(("name", "key"), [("bi_mhm", "frames"), ("protonet", "clip")])
+def test_baselines_widen_half_precision(name, key):
+    method = fitted(get_method(name), torch.zeros(D, dtype=torch.float16))
+    assert prepared(method, embeddings().half())[key].dtype == torch.float32
 
 
-def small_network():
-    config = preset("i2st", token_dim=D, grid=3, dim=8, heads=2, mask_width=8)
-    return build_network(config)
+# --- the protocol ---
 
 
 def test_i2st_prepares_and_scores_with_its_network():
@@ -109,38 +204,85 @@ def test_i2st_prepares_and_scores_with_its_network():
     assert not network.training
     tokens = torch.randn(B, T, 9, D)
     described = network.describe(tokens)
-    expected = network.logits(
-        {name: value[QUERY] for name, value in described.items()},
-        {name: value[SUPPORT] for name, value in described.items()},
-    )
-    found = scored(method, tokens)
-    assert torch.equal(found, expected)
+    expected = network.logits(gathered(described, QUERY), gathered(described, SUPPORT))
+    assert torch.equal(scored(method, tokens), expected)
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", HERE)
 def test_methods_prepare_clips_one_by_one(name):
-    method = get_method(name, **({"network": small_network()} if name == "i2st" else {}))
-    fitted(method, torch.zeros(D))
-    shape = (B, T, 9, D) if method.needs == "tokens" else (B, T, D)
-    features = torch.randn(shape)
-    together = method.prepare(Clips(features=features))
+    method = any_method(name)
+    features = features_for(method)
+    together = prepared(method, features)
     assert method.name == name
     for row in range(B):
-        for key, value in method.prepare(Clips(features=features[row : row + 1])).items():
+        clips = Clips(features=features[row : row + 1], videos=torch.tensor([11 * row]))
+        for key, value in method.prepare(clips).items():
             torch.testing.assert_close(value[0], together[key][row], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_methods_permute_with_classes(name):
-    method = get_method(name, **({"network": small_network()} if name == "i2st" else {}))
-    fitted(method, torch.zeros(D))
-    shape = (B, T, 9, D) if method.needs == "tokens" else (B, T, D)
-    prepared = method.prepare(Clips(features=torch.randn(shape)))
-    support = {key: value[SUPPORT] for key, value in prepared.items()}
-    query = {key: value[QUERY] for key, value in prepared.items()}
-    turned = {key: value.flip(1) for key, value in support.items()}
-    expected = method.score(support, query).flip(2)
-    torch.testing.assert_close(method.score(turned, query), expected)
+@pytest.mark.parametrize("name", HERE)
+def test_methods_permute_with_classes_shots_and_queries(name):
+    method = any_method(name)
+    values = prepared(method, features_for(method))
+    found = method.score(gathered(values, SUPPORT), gathered(values, QUERY))
+    turned = method.score(gathered(values, SUPPORT.flip(1, 2)), gathered(values, QUERY.flip(1)))
+    torch.testing.assert_close(turned, found.flip(1, 2), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_methods_score_queries_and_episodes_apart(name):
+    method = any_method(name)
+    values = prepared(method, features_for(method))
+    found = method.score(gathered(values, SUPPORT), gathered(values, QUERY))
+    for e in range(2):
+        for q in range(3):
+            one = method.score(
+                gathered(values, SUPPORT[e : e + 1]), gathered(values, QUERY[e : e + 1, q : q + 1])
+            )
+            torch.testing.assert_close(one[0, 0], found[e, q], atol=1e-5, rtol=1e-4)
+
+
+VARIANTS = [
+    *((name, {}) for name in HERE),
+    *((name, {"shots": "after_matching"}) for name in ("bi_mhm", "otam", "hyrsm")),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_methods_say_truly_which_parts_of_a_score_lie_apart(name, options):
+    method = any_method(name, **options)
+    stirred(method)
+    values = prepared(method, features_for(method))
+    query = gathered(values, QUERY)
+    found = method.score(gathered(values, SUPPORT), query)
+    classes = [method.score(gathered(values, SUPPORT[:, n : n + 1]), query) for n in range(2)]
+    shots = [method.score(gathered(values, SUPPORT[:, :, k : k + 1]), query) for k in range(2)]
+    classes_apart = torch.allclose(torch.cat(classes, dim=2), found, atol=1e-5, rtol=1e-4)
+    assert classes_apart == method.classes_apart
+    if method.classes_apart:
+        shots_apart = torch.allclose(sum(shots) / 2, found, atol=1e-5, rtol=1e-4)
+        assert shots_apart == method.shots_apart
+
+
+@torch.no_grad()
+def stirred(method):
+    for parameter in method.parameters():
+        parameter.add_(0.3 * torch.randn_like(parameter))
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_trainable_methods_have_weights_and_pass_gradients_to_all(name):
+    method = any_method(name)
+    assert method.trainable == any(True for _ in method.parameters())
+    if not method.trainable or name == "i2st":
+        return
+    stirred(method)
+    scored(method.train(), features_for(method)).log_softmax(dim=-1)[..., 0].sum().backward()
+    for key, parameter in method.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, key
+
+
+# --- the registry ---
 
 
 def test_methods_are_listed_by_name():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.registry import find_builder, known_names
@@ -14,35 +15,24 @@ Features = Literal["tokens", "frame_embedding"]
 GROUP = "i2st.methods"
 
 
-def _protonet(**options: Any) -> FewShotMethod:
-    from i2st_model.methods.protonet import ProtoNet
+def _imported(module: str, method: str) -> Callable[..., FewShotMethod]:
+    def build(**options: Any) -> FewShotMethod:
+        built: FewShotMethod = getattr(import_module(f"{__name__}.{module}"), method)(**options)
+        return built
 
-    return ProtoNet(**options)
-
-
-def _otam(**options: Any) -> FewShotMethod:
-    from i2st_model.methods.otam import Otam
-
-    return Otam(**options)
-
-
-def _bi_mhm(**options: Any) -> FewShotMethod:
-    from i2st_model.methods.bi_mhm import BiMhm
-
-    return BiMhm(**options)
-
-
-def _i2st(**options: Any) -> FewShotMethod:
-    from i2st_model.methods.i2st import I2st
-
-    return I2st(**options)
+    return build
 
 
 METHODS: dict[str, Callable[..., FewShotMethod]] = {
-    "bi_mhm": _bi_mhm,
-    "i2st": _i2st,
-    "otam": _otam,
-    "protonet": _protonet,
+    "bi_mhm": _imported("bi_mhm", "BiMhm"),
+    "clip_zero_shot": _imported("clip_zero_shot", "ClipZeroShot"),
+    "hyrsm": _imported("hyrsm", "HyRSM"),
+    "i2st": _imported("i2st", "I2st"),
+    "linear_probe": _imported("linear_probe", "LinearProbe"),
+    "otam": _imported("otam", "Otam"),
+    "protonet": _imported("protonet", "ProtoNet"),
+    "random": _imported("chance", "Chance"),
+    "simpleshot": _imported("simpleshot", "SimpleShot"),
 }
 
 

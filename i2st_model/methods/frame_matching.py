@@ -1,0 +1,64 @@
+"""What methods that align two sequences of frames share: centring, and when shots are averaged.
+
+Shape letters: B clips, E episodes, Q query clips, N way, K shot, T frames, D embedding channels.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from i2st_model.methods.centred import CentredMethod
+from i2st_model.methods.clips import Clips
+from pipeline.errors import ConfigError
+
+Shots = Literal["before_matching", "after_matching"]
+
+
+def check_shots(shots: str) -> None:
+    """Refuse an unknown way of averaging shots.
+
+    Args:
+        shots: the option.
+
+    Raises:
+        ConfigError: it is none of the two.
+    """
+    if shots not in get_args(Shots):
+        known = " or ".join(get_args(Shots))
+        raise ConfigError(f"shots={shots!r}; {known} is needed; pass one of them")
+
+
+class FrameMatching(CentredMethod):
+    """Scores by a distance between sequences of centred frame embeddings.
+
+    Args:
+        centre: subtract the mean training frame.
+        shots: ``before_matching`` averages the shots' frames, position by position;
+            ``after_matching`` averages the distances to each shot.
+
+    Raises:
+        ConfigError: ``shots`` is unknown.
+    """
+
+    classes_apart = True
+
+    def __init__(self, *, centre: bool = True, shots: Shots = "before_matching") -> None:
+        super().__init__(centre=centre)
+        check_shots(shots)
+        self.shots_apart = shots == "after_matching"
+
+    def distance(self, query: Tensor, clips: Tensor) -> Tensor:
+        """Compare (E, Q, T, D) query clips with (E, N, T, D) clips: (E, Q, N) float."""
+        raise NotImplementedError
+
+    def prepare(self, clips: Clips) -> dict[str, Tensor]:
+        """Map (B, T, D) frame embeddings to ``frames`` (B, T, D), centred."""
+        return {"frames": self.centred(clips.features)}
+
+    def score(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
+        """Score ``frames``, (E, N, K, T, D) and (E, Q, T, D): (E, Q, N) float."""
+        if not self.shots_apart:
+            return -self.distance(query["frames"], support["frames"].mean(dim=2))
+        each = self.distance(query["frames"], support["frames"].flatten(1, 2))
+        return -each.unflatten(2, support["frames"].shape[1:3]).mean(dim=3)
