@@ -44,33 +44,45 @@ class EncodedFrames:
 
     def tokens(self, rows: ArrayLike, views: ArrayLike | None = None) -> NDArray[np.float16]:
         """Return (B, F, L, C) token features of the rows; there is no view but the base view."""
-        return self._encoded(np.asarray(rows), views).tokens.numpy()
+        return self._stored(rows, views).tokens.numpy()
 
     def frame_embedding(
         self, rows: ArrayLike, views: ArrayLike | None = None
     ) -> NDArray[np.float16]:
         """Return (B, F, E) pooled embeddings of the rows; there is no view but the base view."""
-        return self._encoded(np.asarray(rows), views).embedding.numpy()
+        return self._stored(rows, views).embedding.numpy()
 
     def masks(self, rows: ArrayLike, views: ArrayLike | None = None) -> MaskRows:
         """Return the masks of train rows over the full frame."""
         return self.frames.masks(rows, views)
 
-    def _encoded(self, rows: NDArray[np.int64], views: ArrayLike | None) -> FrameFeatures:
+    def encode(self, rows: NDArray[np.int64], positions: NDArray[np.int64]) -> FrameFeatures:
+        """Encode the test views of some frames of videos.
+
+        Args:
+            rows: (B,) rows of videos.
+            positions: (T,) which stored frames of each.
+
+        Returns:
+            Tokens (B, T, L, C) and embedding (B, T, E), float16 on the CPU.
+        """
+        size = len(rows), len(positions)
+        chosen = np.broadcast_to(positions, size)
+        shown = self.clips.clips(rows, chosen, self.framing.middle(len(rows)))
+        features = encode_all(
+            self.encoder.frozen, shown.flatten(0, 1), self.encoder.config.frames_at_a_time
+        )
+        return FrameFeatures(
+            features.tokens.unflatten(0, size), features.embedding.unflatten(0, size)
+        )
+
+    def _stored(self, rows: ArrayLike, views: ArrayLike | None) -> FrameFeatures:
         if views is not None and np.any(views):
             raise ShardError(
                 f"a stored view was asked for, {self.folder} holds frames; views 0 were needed; "
                 "train with --views base"
             )
-        count, stored = len(rows), self.index.num_frames
-        positions = np.broadcast_to(np.arange(stored), (count, stored))
-        shown = self.clips.clips(rows, positions, self.framing.middle(count))
-        features = encode_all(
-            self.encoder.frozen, shown.flatten(0, 1), self.encoder.config.frames_at_a_time
-        )
-        return FrameFeatures(
-            *(value.unflatten(0, (count, stored)) for value in features),
-        )
+        return self.encode(np.asarray(rows), np.arange(self.index.num_frames))
 
 
 def feature_index(index: ShardIndex, encoder: TrainableEncoder) -> ShardIndex:

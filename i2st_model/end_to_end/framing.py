@@ -30,6 +30,10 @@ class Crops:
     mirrored: NDArray[np.bool_]
     """(B,) whether left and right change places."""
 
+    def of(self, clips: NDArray[np.bool_]) -> "Crops":
+        """Those of some of the clips, (B,) bool."""
+        return Crops(top=self.top[clips], left=self.left[clips], mirrored=self.mirrored[clips])
+
 
 class Framing:
     """Sizes of frame and view, and the crops between them.

@@ -58,6 +58,14 @@ class TrainableEncoder(nn.Module):
             }
         )
 
+        self._initial = [value.detach().cpu().clone() for value in self.trained.values()]
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Put the initial weights back, so that no run begins where another ended."""
+        for parameter, initial in zip(self.trained.values(), self._initial, strict=True):
+            parameter.copy_(initial)
+
     @property
     def network(self) -> nn.Module:
         """All layers, in test mode."""

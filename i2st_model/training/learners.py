@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from i2st_model.class_videos import ClassVideos
+from i2st_model.end_to_end.encoded_frames import EncodedFrames
+from i2st_model.end_to_end.learner import FrameLearner
 from i2st_model.features import FeatureStore
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.learner import Learner
@@ -34,4 +36,6 @@ def build_learner(
         ConfigError: settings contradict each other or the shards.
     """
     assert isinstance(store, FeatureStore)
+    if isinstance(store.reader, EncodedFrames):
+        return FrameLearner(config, store, classes=classes, device=device)
     return TokenLearner(config, store, classes=classes, device=device)
