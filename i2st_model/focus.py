@@ -24,7 +24,8 @@ class FocusedTokens(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         number = config.focused_tokens
-        self.norm = nn.LayerNorm(config.dim)
+        # No bias: the same for all frames, the softmax over them would cancel it.
+        self.norm = nn.LayerNorm(config.dim, bias=False)
         self.queries = nn.Parameter(torch.zeros(number, config.dim))
         self.key = nn.Linear(config.dim, config.dim, bias=False)
         self.centres = nn.Parameter((torch.arange(number) + 0.5) / number)

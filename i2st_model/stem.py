@@ -81,7 +81,7 @@ class Stem(nn.Module):
         self.mean.copy_(mean)
         self.components.copy_(components)
         if self.reads_embedding:
-            given = sample.new_empty(0, 0) if embeddings is None else embeddings
+            given = sample.new_empty(0, 1) if embeddings is None else embeddings
             mean, components = self._components(given, self.config.embedding_dim, "embedding")
             self.embedding_mean.copy_(mean)
             self.embedding_components.copy_(components)

@@ -1,6 +1,7 @@
 """The composed network: step 0, switches, stem, one description per clip, gradients."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -194,9 +195,12 @@ def test_channel_dropout_drops_whole_channels_of_a_clip():
 
 
 @pytest.mark.parametrize("settings", [{}, {"prototypes": "after_matching"}])
-@pytest.mark.parametrize("kind", ["pooled", "otam", "compound"])
+@pytest.mark.parametrize("kind", ["pooled", "otam", "compound", "focused"])
 def test_logits_match_a_loop_over_episodes(kind, settings):
-    network = awake(global_matching=kind, **settings)
+    if kind == "focused":
+        network = awake(global_matching="compound", focused_tokens=4, **settings)
+    else:
+        network = awake(global_matching=kind, **settings)
     query, support = episodes(network.describe(torch.randn(B, T, L, C, dtype=torch.float64)))
     found = network.logits(query, support)
     for e in range(2):
@@ -219,6 +223,14 @@ def pair(distance, first, second):
 
 
 def global_pair(kind, clip, prototype):
+    if kind == "focused":
+        one_to_one = global_pair("compound", clip, prototype)
+        costs = 1 - torch.cosine_similarity(
+            clip["focused"].unsqueeze(1), prototype["focused"].unsqueeze(0), dim=-1
+        )
+        orders = itertools.permutations(range(len(costs)))
+        assigned = min(sum(costs[f, order[f]].item() for f in range(4)) for order in orders) / 4
+        return (3 * one_to_one + 4 * 2 * assigned) / 7
     if kind == "otam":
         return pair(matching.otam, clip["local"], prototype["local"])
     cosines = torch.cosine_similarity(clip["global"], prototype["global"], dim=-1)
@@ -249,6 +261,31 @@ def test_inter_relation_scores_a_query_by_its_episode_and_not_by_other_queries()
     plain = awake()
     moved = (plain.logits(query, other) - plain.logits(query, support))[..., 0].abs().max()
     assert moved == 0
+
+
+@pytest.mark.parametrize("prototypes", ["before_matching", "after_matching"])
+def test_inter_relation_matches_a_loop_over_queries(prototypes, monkeypatch):
+    network = awake(cross_video="inter_relation", prototypes=prototypes, global_weight=0.0)
+    query, support = episodes(network.describe(torch.randn(B, T, L, C, dtype=torch.float64)))
+    relation, expected = network.relation, torch.empty(2, 3, 2, dtype=torch.float64)
+    for e, q in itertools.product(range(2), range(3)):
+        clips = [query["local"][e, q], *support["local"][e].flatten(0, 1)]
+        pooled = torch.stack([relation.norm(clip.mean(0)) for clip in clips]).unsqueeze(0)
+        read = relation.attention(pooled, pooled)[0]
+        seen = [
+            torch.stack([relation.back(torch.cat([frame, read[place]])) for frame in clip])
+            for place, clip in enumerate(clips)
+        ]
+        for n in range(2):
+            shots = seen[1 + 2 * n : 3 + 2 * n]
+            if prototypes == "before_matching":
+                shots = [(shots[0] + shots[1]) / 2]
+            distances = [pair(matching.bi_mhm, seen[0], shot) for shot in shots]
+            expected[e, q, n] = -8 * sum(distances) / len(distances)
+    torch.testing.assert_close(network.logits(query, support), expected)
+    # A chunk of one query at a time gives the same.
+    monkeypatch.setattr("i2st_model.prototypes.RELATED_BYTES", 1)
+    torch.testing.assert_close(network.logits(query, support), expected)
 
 
 def test_inter_relation_starts_as_plain_matching():
@@ -304,6 +341,63 @@ def test_projection_starts_as_the_leading_components():
     assert torch.equal(network.projection(stem_tokens), stem_tokens[:, :8])
     wide = built(pca_dim=6, dim=8)
     assert torch.equal(wide.projection(stem_tokens[:, :6])[:, :6], stem_tokens[:, :6])
+
+
+def test_new_parts_leave_the_weights_of_all_others_as_they_were():
+    torch.manual_seed(0)
+    plain = list(build_network(tiny(global_matching="compound")).named_parameters())
+    torch.manual_seed(0)
+    settings = {"image_token": "embedding", "embedding_dim": 5, "focused_tokens": 2}
+    more = build_network(tiny(global_matching="compound", **settings)).named_parameters()
+    for (name, value), (other, kept) in zip(plain, more, strict=False):
+        assert name == other
+        assert torch.equal(value, kept)
+
+
+def test_image_token_from_the_embedding_starts_as_bi_mhm_on_its_components():
+    settings = {"image_token": "embedding", "embedding_dim": 9, "instances": "none"}
+    network = build_network(tiny(global_weight=0.0, descriptor_norm="none", **settings)).double()
+    sample = torch.randn(40, 9, dtype=torch.float64) * torch.arange(9.0, 0, -1)
+    network.fit_stem(torch.randn(50, C), sample + 2)
+    tokens = torch.randn(B, T, L, C, dtype=torch.float64)
+    embedding = torch.randn(B, T, 9, dtype=torch.float64) + 2
+    network.eval()
+    query, support = episodes(network.describe(tokens, embedding))
+    # Cosines ignore the common scale, and a rotation changes none: eight components remain of nine.
+    centred = sample - sample.mean(dim=0)
+    kept = torch.linalg.svd(centred, full_matrices=False).Vh[:8]
+    frames = (embedding - (sample + 2).mean(dim=0)) @ kept.T
+    frames_query, frames_support = episodes({"frames": frames})
+    expected = matching.bi_mhm(frames_query["frames"], frames_support["frames"].mean(dim=2))
+    torch.testing.assert_close(network.logits(query, support), -8 * expected, rtol=1e-5, atol=1e-5)
+
+
+def test_stem_pads_an_embedding_that_is_narrower_than_the_components():
+    stem = Stem(tiny(image_token="embedding", embedding_dim=3))
+    stem.fit(torch.randn(50, C), torch.randn(50, 3))
+    found = stem(torch.randn(2, T, L, C), torch.randn(2, T, 3))
+    assert found.shape == (2, T, 1 + L, 10)
+    assert found[:, :, 0, :3].abs().min() > 0
+    assert found[:, :, 0, 3:].abs().max() == 0
+
+
+def test_stem_asks_for_the_embedding_where_it_is_the_image_token():
+    stem = Stem(tiny(image_token="embedding", embedding_dim=3))
+    with pytest.raises(ValueError, match="embedding is absent"):
+        stem(torch.randn(2, T, L, C))
+    with pytest.raises(ValueError, match="two or more embeddings of 3 channels"):
+        stem.fit(torch.randn(50, C))
+
+
+def test_stem_pools_neighbouring_cells():
+    stem = Stem(tiny(grid=4, pool_grid=2))
+    tokens = torch.randn(2, T, 16, C)
+    found = stem(tokens).unflatten(2, (2, 2))
+    image = stem.components.T @ tokens.transpose(2, 3)
+    image = image.unflatten(3, (4, 4)) - (stem.mean @ stem.components)[:, None, None]
+    for y, x in itertools.product(range(2), range(2)):
+        block = image[..., 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean(dim=(3, 4))
+        torch.testing.assert_close(found[:, :, y, x], block)
 
 
 def test_encode_refuses_tokens_of_another_grid():
@@ -373,6 +467,10 @@ def test_config_returns_from_its_dictionary():
         ({"instances": ["queries"]}, r"instances=\['queries'\] is unknown"),
         ({"dim": 30, "heads": 8}, "dim=30 with heads=8"),
         ({"instances": "none", "attention_scope": "cross"}, "use attention_scope='joint'"),
+        ({"grid": 9, "pool_grid": 2}, "pool_grid=2 with grid=9; a divisor"),
+        ({"image_token": "embedding"}, "'embedding' with embedding_dim=0"),
+        ({"focused_tokens": 4}, "focused_tokens=4 with global_matching='pooled'"),
+        ({"focused_tokens": 11}, "focused_tokens=11 is out of range; 0 to 10"),
         ({"colour": 1}, "unknown network setting 'colour'"),
     ],
 )
