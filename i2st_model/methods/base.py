@@ -38,6 +38,9 @@ class FewShotMethod(nn.Module):
     shots_apart: bool = False
     """Whether a score is the mean over shots of the scores of single shots. With both, or with
     ``classes_apart`` and one shot, a table of all pairs of videos holds every score."""
+    averages_shots: bool = False
+    """Whether `score` needs of the support no more than the mean over shots of every tensor, so
+    that it may be given that as one shot."""
 
     def fit(self, train: TrainStatistics) -> None:
         """Take what the training split gives; nothing unless a subclass wants it."""

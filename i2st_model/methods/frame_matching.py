@@ -47,6 +47,7 @@ class FrameMatching(CentredMethod):
         super().__init__(centre=centre)
         check_shots(shots)
         self.shots_apart = shots == "after_matching"
+        self.averages_shots = not self.shots_apart
 
     def distance(self, query: Tensor, clips: Tensor) -> Tensor:
         """Compare (E, Q, T, D) query clips with (E, N, T, D) clips: (E, Q, N) float."""

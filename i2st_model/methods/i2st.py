@@ -30,6 +30,7 @@ class I2st(FewShotMethod):
         self.needs_embedding = network.stem.reads_embedding
         self.classes_apart = network.relation is None
         self.shots_apart = network.config.prototypes == "after_matching"
+        self.averages_shots = self.classes_apart and not self.shots_apart
         self.eval()
 
     def prepare(self, clips: Clips) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ class SimpleShot(CentredMethod):
 
     name = "simpleshot"
     classes_apart = True
+    averages_shots = True
 
     def prepare(self, clips: Clips) -> dict[str, Tensor]:
         """Map (B, T, D) frame embeddings to ``clip`` (B, D) of length one."""
