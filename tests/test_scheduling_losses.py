@@ -15,8 +15,9 @@ import pytest
 
 from pipeline.errors import ResourceError
 from pipeline.scheduling import Where, run_tasks
-from pipeline.scheduling.blame import TaskBook, Try
+from pipeline.scheduling.blame import TaskBook
 from pipeline.scheduling.dask_hands import HeldBy
+from pipeline.scheduling.evidence import Evidence, Try
 from pipeline.scheduling.types import Remedies
 
 
@@ -53,8 +54,7 @@ def work_through(book, is_fatal):
             results += book.died(held)
             continue
         for one in held:
-            book.finished(one)
-            results.append(one.task)
+            results += [one.task, *book.finished(one)]
     return results, deaths
 
 
@@ -79,17 +79,17 @@ def test_book_finds_the_one_fatal_video_and_finishes_all_others():
     finished = [number for task in results if task[0] != "gave up" for number in task]
     assert sorted(finished) == [0, 1, 2, 3, 4, 5, 7, 8, 9]
     assert [task for task in results if task[0] == "gave up"] == [("gave up", (6,))]
-    # 3 with others; then, alone, 4 for each of (6, 7) and (6,).
-    assert deaths == {(0, 1, 2, 3): 3, (4, 5, 6, 7): 3, (6, 7): 4, (6,): 4}
+    # 2 with others; then, alone, 1 before (6, 7) is split and 5 for (6,).
+    assert deaths == {(0, 1, 2, 3): 2, (4, 5, 6, 7): 2, (6, 7): 1, (6,): 5}
 
 
 def test_book_runs_a_task_alone_before_it_gives_it_up():
     book = book_of((1,))
-    for _ in range(3):
+    for _ in range(2):
         one = book.take()
         assert not one.alone
         assert book.died([one]) == []
-    for results in ([], [], [], [("gave up", (1,))]):
+    for results in ([], [], [], [], [("gave up", (1,))]):
         assert book.next_is_alone
         one = book.take()
         assert one.alone
@@ -97,29 +97,92 @@ def test_book_runs_a_task_alone_before_it_gives_it_up():
     assert book.is_empty
 
 
-def test_book_asks_for_more_proof_where_workers_die_of_something_else():
-    book = book_of((1,), (2,))
-    one, other = book.take(), book.take()
+def test_book_lets_others_come_to_their_end_between_two_tries_of_a_suspect():
+    book = book_of(*[(n,) for n in range(80)])
+    suspect = book.take()
+    for _ in range(2):
+        book.died([suspect])
+        suspect = book.take()
+    assert suspect.alone
+    num_between = []
+    for _ in range(4):
+        book.died([suspect])
+        num_between.append(0)
+        while (one := book.take()).task != (0,):
+            assert book.finished(one) == []
+            num_between[-1] += 1
+        suspect = one
+    assert num_between == [4, 8, 16, 16]
+    assert book.died([suspect]) == []
+    # Whether the machine works at all is shown by the next that comes to its end.
+    assert book.finished(book.take()) == [("gave up", (0,))]
+
+
+def test_book_gives_nothing_up_while_an_earlier_death_may_prove_to_be_nobodys():
+    book = book_of((1,), (2,), (3,))
+    one, other, last = take_all(book)
     book.died([other])
-    assert book.take() is other
-    book.finished(other)
-    for _ in range(3):
+    other = book.take()
+    for _ in range(7):
         book.died([one])
-        one = book.take()
-    assert one.alone
-    # The death with `other` in hand cannot be laid to it, so one more is needed.
-    assert [book.died([one]) for _ in range(5)] == [[], [], [], [], [("gave up", (1,))]]
+        one = book.take() if not book.is_empty else None
+    assert book.is_empty
+    # Not while 2 is out, whose death was before.
+    assert book.finished(last) == []
+    # It was nobody's, so chance is likelier, and 1 is run again.
+    assert book.finished(other) == []
+    assert book.take().task == (1,)
 
 
-def test_book_blames_the_machine_when_three_tasks_in_a_row_are_given_up():
-    with pytest.raises(ResourceError, match="3 tasks in a row killed 4 workers each, alone"):
-        work_through(book_of(*[(n,) for n in range(9)]), lambda task: True)
+def test_evidence_asks_for_more_losses_the_more_workers_die_of_something_else():
+    evidence = Evidence()
+    for _ in range(200):
+        evidence.finished(Try(0))
+    assert evidence.most_losses_alone() == 5
+    asked = []
+    for num_losses in (1, 1, 2, 5):
+        for _ in range(10):
+            one = Try(0)
+            for _ in range(num_losses):
+                evidence.died([one])
+            evidence.finished(one)
+        asked.append(evidence.most_losses_alone())
+    assert asked[0] < asked[1] < asked[2] < asked[3] <= 40
+    # Of 200 lately, 90 were losses: 20 losses in a row have a chance of 1e-6, for 0.5 ** 20.
+    assert 15 <= asked[3] <= 22
+
+
+def kill_all(book, results):
+    while not book.is_empty:
+        results += book.died([book.take()])
+
+
+def test_book_blames_the_machine_and_no_task_when_everything_dies():
+    book, lost = book_of(*[(n, n + 1) for n in range(99)]), []
+    with pytest.raises(ResourceError, match="22 workers in a row died with nothing finished"):
+        kill_all(book, lost)
+    assert lost == []
+
+
+def test_book_blames_the_machine_when_it_fails_near_the_end():
+    book, lost = book_of(*[(n,) for n in range(40)]), []
+    for _ in range(30):
+        book.finished(book.take())
+    with pytest.raises(ResourceError, match="22 workers in a row died with nothing finished"):
+        kill_all(book, lost)
+    assert lost == []
+
+
+def test_book_gives_up_three_fatal_tasks_with_nothing_left_to_compare():
+    results, deaths = work_through(book_of((1,), (2,), (3,)), lambda task: True)
+    assert sorted(results) == [("gave up", (n,)) for n in (1, 2, 3)]
+    assert max(deaths.values()) == 7
 
 
 def test_book_goes_on_when_something_is_finished_between_fatal_tasks():
     tasks = [(n,) for n in range(9)]
-    results, _ = work_through(book_of(*tasks), lambda task: task[0] % 2 == 1)
-    assert sorted(r for r in results if r[0] != "gave up") == [(0,), (2,), (4,), (6,), (8,)]
+    results, _ = work_through(book_of(*tasks), lambda task: task[0] % 3 == 1)
+    assert sorted(r for r in results if r[0] != "gave up") == [(0,), (2,), (3,), (5,), (6,), (8,)]
     assert len(results) == 9
 
 

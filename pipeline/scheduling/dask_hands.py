@@ -19,8 +19,8 @@ from distributed import Client
 from distributed.scheduler import KilledWorker, NoValidWorkerError
 
 from pipeline.errors import ResourceError
-from pipeline.scheduling.blame import Try
 from pipeline.scheduling.dask_worker import open_here, work_here
+from pipeline.scheduling.evidence import Try
 
 _LOOK_SECONDS = 0.1
 _SETTLE_SECONDS = 0.3

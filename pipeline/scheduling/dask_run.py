@@ -102,9 +102,10 @@ class _Run(Generic[TaskT, ResultT]):
         elif outcome.one is None:
             self._num_lost_openings = 0
         else:
-            self._book.finished(outcome.one)
+            given_up = self._book.finished(outcome.one)
             self._fill()
             yield outcome.result
+            yield from given_up
 
     def _bury(self, gone: Iterable[HeldBy]) -> Iterator[ResultT]:
         """Account for workers that are gone; gives the results of tries that are given up."""

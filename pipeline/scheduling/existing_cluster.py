@@ -8,6 +8,7 @@ import dask
 from distributed import Client, Security
 
 from pipeline.errors import ConfigError
+from pipeline.scheduling.closing import closed_client
 from pipeline.scheduling.clusters import PLUGIN_PREFIX, Cluster
 from pipeline.scheduling.where import Where
 
@@ -34,7 +35,7 @@ def existing_cluster(where: Where) -> Iterator[Cluster]:
     with (
         # Also how long a scheduler is waited for that does not answer any more.
         dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s"}),
-        _connect(address, _security(where)) as client,
+        closed_client(_connect(address, _security(where))) as client,
     ):
         _check_versions(address, client.get_versions())
         _close_dead_runs(client)

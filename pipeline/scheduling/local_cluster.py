@@ -1,16 +1,17 @@
 """A dask cluster of processes on this machine, which listens on 127.0.0.1 only."""
 
-import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import dask
 from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
 
+from pipeline.scheduling.closing import closed_client, closed_cluster, living_processes
 from pipeline.scheduling.clusters import START_SECONDS, Cluster
 from pipeline.scheduling.where import Where
 
@@ -37,24 +38,13 @@ def local_cluster(where: Where, module: str) -> Iterator[Cluster]:
     with dask.config.set(settings):
         _import_beforehand(module)
         with (
-            # The dashboard and every default address would listen on 0.0.0.0.
-            LocalCluster(
-                n_workers=where.workers,
-                threads_per_worker=where.hands,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address=None,
-                # Without a dashboard its port is still taken, 8787 or, with a warning, another.
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-                memory_limit=0,
-                silence_logs=50,
-                # A fork server hands down the variables that it was started with.
-                env=dict(os.environ),
-            ) as dask_cluster,
-            Client(dask_cluster, set_as_default=False, direct_to_workers=True) as client,
+            closed_cluster(_start(where)) as dask_cluster,
+            closed_client(
+                Client(dask_cluster, set_as_default=False, direct_to_workers=True)
+            ) as client,
             # Fetching from a worker that has just died waits this long.
             dask.config.set({"distributed.comm.timeouts.connect": f"{_FETCH_SECONDS}s"}),
-            _no_long_farewell(),
+            _no_long_farewell(dask_cluster),
         ):
             yield Cluster(
                 client=client,
@@ -65,15 +55,32 @@ def local_cluster(where: Where, module: str) -> Iterator[Cluster]:
             )
 
 
+def _start(where: Where) -> LocalCluster:
+    return LocalCluster(
+        n_workers=where.workers,
+        threads_per_worker=where.hands,
+        processes=True,
+        # The dashboard and every default address would listen on 0.0.0.0.
+        host="127.0.0.1",
+        dashboard_address=None,
+        # Without a dashboard its port is still taken, 8787 or, with a warning, another.
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+        memory_limit=0,
+        silence_logs=50,
+        # A fork server hands down the variables that it was started with.
+        env=dict(os.environ),
+    )
+
+
 @contextmanager
-def _no_long_farewell() -> Iterator[None]:
+def _no_long_farewell(dask_cluster: LocalCluster) -> Iterator[None]:
     try:
         yield
     except BaseException:
         # Closing politely waits seconds for tasks in hand, which nobody wants any more.
-        for process in multiprocessing.active_children():
-            if process.name.startswith("Dask Worker"):
-                process.kill()
+        for process in living_processes(dask_cluster):
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
         raise
 
 

@@ -20,8 +20,8 @@ def run_tasks(
     """Run every task, and again where its worker dies.
 
     A worker that dies takes the tasks in its hands with it; they are run again. A task that lost
-    3 workers is split, and its parts each have a worker for themselves; a part that kills 3 of
-    those and cannot be split is given up, and so is nothing that only met other tasks' ends.
+    2 workers is split, and its parts each have a worker for themselves; a part that kills 5 of
+    those and cannot be split is given up, or up to 40 where workers also die of something else.
 
     Args:
         tasks: picklable values, each safe to run twice; read no further ahead than there are

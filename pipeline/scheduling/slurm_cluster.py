@@ -14,6 +14,7 @@ from typing import Any
 from distributed import Client, Security
 
 from pipeline.errors import BackendError
+from pipeline.scheduling.closing import closed_client, closed_cluster
 from pipeline.scheduling.clusters import START_SECONDS, Cluster
 from pipeline.scheduling.where import SlurmSettings
 
@@ -41,8 +42,8 @@ def slurm_cluster(settings: SlurmSettings, *, hands: int) -> Iterator[Cluster]:
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="keys-", dir=folder) as keys,
-        _dask_cluster(settings, hands, folder, Path(keys)) as dask_cluster,
-        Client(dask_cluster, set_as_default=False) as client,
+        closed_cluster(_dask_cluster(settings, hands, folder, Path(keys))) as dask_cluster,
+        closed_client(Client(dask_cluster, set_as_default=False)) as client,
     ):
         _check_job(dask_cluster.job_script())
         dask_cluster.scale(settings.workers)
