@@ -2,9 +2,23 @@
 
 import re
 
-import torch
-
 from pipeline.errors import ConfigError
+
+DEVICES = ("auto", "cpu", "cuda", "cuda:N")
+
+
+def check_device_name(name: str) -> None:
+    """Refuse what names no device on any machine.
+
+    Args:
+        name: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        known = ", ".join(DEVICES)
+        raise ConfigError(f"unknown device {name!r}; known: {known}; pass one of these")
 
 
 def resolve_device(name: str, worker_number: int = 0) -> str:
@@ -20,6 +34,9 @@ def resolve_device(name: str, worker_number: int = 0) -> str:
     Raises:
         ConfigError: there is no such device.
     """
+    import torch
+
+    check_device_name(name)
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not num_gpus):
         return "cpu"

@@ -76,9 +76,10 @@ def fails(code, *words):
     return lines[0]
 
 
-def test_extract_refuses_flags_of_slurm_jobs_without_slurm():
-    line = fails(2, "extract", "--dataset", "hmdb51", "--slurm-partition", "gpu")
-    assert "--slurm-partition without --slurm would work on this machine" in line
+@pytest.mark.parametrize("name", ["partition", "cores", "gpus", "memory", "walltime"])
+def test_extract_refuses_flags_of_slurm_jobs_without_slurm(name):
+    line = fails(2, "extract", "--dataset", "hmdb51", f"--slurm-{name}", "1")
+    assert f"--slurm-{name} without --slurm would work on this machine" in line
 
 
 def works(*words):
@@ -227,8 +228,13 @@ def test_extract_check_decoder_compares_with_decord(here, monkeypatch):
         return compare(paths, *rest, **options)
 
     monkeypatch.setattr(extract, "compare_decoders", spy)
-    works("extract", "--videos", "mine", *PLAIN, "--check-decoder", "2")
+    words = ["extract", "--videos", "mine", *PLAIN, "--check-decoder", "2"]
+    said = works(*words).stderr.splitlines()
     assert len(set(compared)) == 2
+    assert said.count("decoders pyav and decord give the same frames of 2 videos") == 1
+    monkeypatch.setattr(extract, "DECODERS", ("decord", "pyav"))
+    said = works(*words, "--decoder", "decord", "--out", "other").stderr.splitlines()
+    assert said.count("decoders decord and pyav give the same frames of 2 videos") == 1
 
 
 def test_a_skipped_video_gives_3_and_is_tried_again_when_asked(here):
@@ -250,7 +256,8 @@ def test_a_skipped_video_gives_3_and_is_tried_again_when_asked(here):
     ("flags", "message"),
     [
         (["--geometry", "round"], "'round'; known: center_crop, full_frame"),
-        (["--device", "gpu"], "'gpu' .*; needed: .*; pass --device auto"),
+        (["--device", "gpu"], "unknown device 'gpu'; known: auto, cpu, cuda, cuda:N; pass one of"),
+        (["--device", "cuda:99"], "'cuda:99' is not on this .*; needed: .*; pass --device auto"),
         (["--decoder", "vlc"], "'vlc'; known: decord, pyav"),
         (["--frame-rule", "all"], "'all'; known: segment_centres"),
         (["--segmenter", "seem"], "'seem'; known: .*precomputed"),
@@ -261,9 +268,15 @@ def test_a_skipped_video_gives_3_and_is_tried_again_when_asked(here):
         (["--limit", "0"], "limit=0 .*at least 1"),
         (["--min-decoded-ratio", "2"], "=2.0 .*must lie in 0..1; pass e.g. 0.95"),
         (["--decode-timeout", "0"], "=0.0 .*above 0; pass e.g. 60"),
-        (["--prompts", "gone.yaml"], "gone.yaml cannot be read .*; pass another path"),
+        (
+            ["--segmenter", "center_prior", "--prompts", "gone.yaml"],
+            "gone.yaml cannot be read .*; pass another path",
+        ),
         (["--split-file", "gone.yaml"], "gone.yaml cannot be read .*; pass another path"),
         (["--edition", "cmn"], "cmn of no dataset; .*; add --dataset NAME"),
+        (["--segmenter", "none:foo"], "'none' has no model, 'foo' .*; pass `--segmenter none`"),
+        (["--segmenter", "center_prior:a"], "'center_prior' has no model, 'a' .*; pass `--seg"),
+        (["--segmenter", "precomputed:a"], "'precomputed' has no model, 'a' .*; pass `--segm"),
         (["--masks", "mine"], "--masks mine beside --segmenter none, .*or drop --masks"),
         (["--segmenter", "precomputed"], "got no folder; .*; give `--masks DIR`"),
         (["--segmenter", "precomputed", "--masks", "gone"], "gone is absent; .*`--masks DIR`"),
@@ -273,6 +286,38 @@ def test_a_setting_that_is_not_allowed_is_refused_in_one_line(here, flags, messa
     line = fails(2, "extract", "--videos", "mine", *PLAIN, *flags)
     assert re.search(message, line), line
     assert not (here / "shards" / "mine" / "index.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "idle", "beside"),
+    [
+        (["--store", "frames", "--encoder", "timm:resnet50"], "--encoder", "--store frames"),
+        (["--store", "frames", "--weights", "w.pth"], "--weights", "--store frames"),
+        (["--store", "frames", "--grid", "7"], "--grid", "--store frames"),
+        (["--store", "frames", "--geometry", "full_frame"], "--geometry", "--store frames"),
+        # Its own default is as idle as any other value.
+        (["--frame-side", "256"], "--frame-side", "--store features"),
+        (["--segmenter", "none", "--prompts", "own.yaml"], "--prompts", "--segmenter none"),
+        (["--segmenter", "none", "--prompt-mode", "nouns"], "--prompt-mode", "--segmenter none"),
+        (["--data-root", "data"], "--data-root", "--videos"),
+        (["--split-file", "s.yaml", "--split-seed", "1"], "--split-seed", "splits that are given"),
+        (["--dry-run", "--check-decoder", "2"], "--check-decoder", "--dry-run"),
+    ],
+)
+def test_extract_refuses_a_flag_that_says_nothing_beside_the_others(here, flags, idle, beside):
+    line = fails(2, "extract", "--videos", "mine", *flags)
+    assert line == (
+        f"error: {idle} beside {beside}, for which it says nothing; needed: flags of one kind; "
+        "drop it"
+    )
+    assert not (here / "shards").exists()
+
+
+def test_extract_works_without_the_flag_that_said_nothing(here):
+    works("extract", "--videos", "mine", "--store", "frames", "--frames", "2", *PLAIN[-2:])
+    assert (
+        result_of("extract", "--videos", "mine", *PLAIN, "--dry-run", "--out", "b")["videos"] == 6
+    )
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def test_killed_run_resumes_by_itself_to_the_same_weights(place, tmp_path, repos
         (["--preset", "foo"], "unknown preset 'foo'; known: i2st, linear"),
         (["--way", 7], "split 'train' of toy has 6 classes, way=7 needs 7; lower way"),
         (["--frames", 9], "frames=9 per clip, the shards of toy store 4"),
-        (["--device", "tpu"], "device 'tpu' is not on this machine"),
+        (["--device", "gpu"], "unknown device 'gpu'; known: auto, cpu, cuda, cuda:N; pass one"),
         (["--seed", 2**64], "seed=18446744073709551616 is out of range"),
     ],
 )

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.devices import resolve_device
+from pipeline.devices import check_device_name, resolve_device
 from pipeline.errors import ConfigError
 
 
@@ -26,10 +26,18 @@ def test_device_is_the_one_named_and_workers_take_turns(monkeypatch, name, num_g
     assert resolve_device(name, worker_number=3) == device
 
 
-@pytest.mark.parametrize(
-    ("name", "num_gpus"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2), ("gpu", 2), ("cuda:-1", 2)]
-)
+@pytest.mark.parametrize(("name", "num_gpus"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2)])
 def test_a_device_that_is_not_there_is_refused(monkeypatch, name, num_gpus):
     pretend_gpus(monkeypatch, num_gpus)
     with pytest.raises(ConfigError, match=f"{name}.*has {num_gpus} GPUs.*--device auto"):
         resolve_device(name)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:-1", "cuda:", "CPU", "mps", ""])
+def test_what_names_no_device_is_refused_with_the_names_that_do(monkeypatch, name):
+    pretend_gpus(monkeypatch, 2)
+    expected = f"unknown device {name!r}; known: auto, cpu, cuda, cuda:N; pass one of these"
+    for check in (resolve_device, check_device_name):
+        with pytest.raises(ConfigError) as refusal:
+            check(name)
+        assert str(refusal.value) == expected

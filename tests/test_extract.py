@@ -315,8 +315,20 @@ def test_check_decoders_names_how_many_videos_differ(root, tmp_path, dataset, mo
         check_decoders(config, videos)
     expected = [root / f"{name}.json" for name in ("clap/00", "jump/00", "clap/02")]
     assert asked == [(expected, "segment_centres", 4, ("decord", "pyav"))]
-    check_decoders(fakes.config(root, tmp_path / "out"), videos)
+    held_out = [video for video in videos if video.split != "train"]
+    assert check_decoders(config, held_out) == "no train video to compare decoders on"
     assert len(asked) == 1
+
+
+def test_extract_notes_what_the_decoders_agree_on_only_where_it_was_asked(
+    root, tmp_path, dataset, monkeypatch
+):
+    monkeypatch.setattr("pipeline.extract.compare_decoders", lambda *given, **settings: [])
+    said = []
+    for check in (3, 0):
+        config = fakes.config(root, tmp_path / "out", check_decoder=check)
+        extract(config, *dataset, on_note=said.append)
+    assert said == ["decoders pyav and decord give the same frames of 3 videos"]
 
 
 def test_extract_encodes_on_one_thread_and_gives_the_others_back(

@@ -1,7 +1,7 @@
 """`i2st extract`: its flags, and the settings that they make."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,11 +21,14 @@ from pipeline.commands.options import (
     SplitSeed,
     TableFile,
     VideosFolder,
+    refuse_typed,
+    typed_names,
 )
 from pipeline.errors import ConfigError
 
 
 def extract(
+    ctx: typer.Context,
     dataset: DatasetName = None,
     videos: VideosFolder = None,
     table: TableFile = None,
@@ -135,15 +138,19 @@ def extract(
     from pipeline.scheduling import SlurmSettings
 
     if not use_slurm:
-        _refuse_given(
-            {
-                "--slurm-partition": slurm_partition,
-                "--slurm-account": slurm_account,
-                "--slurm-interface": slurm_interface,
-                "--slurm-option": slurm_option,
-                "--slurm-gpus": slurm_gpus,
-            }
-        )
+        _refuse_flags_of_jobs(ctx)
+    drawn = dataset is None and table is None and split_file is None
+    for is_so, what, idle in (
+        (store == "frames", "--store frames", "encoder weights grid geometry"),
+        (store == "features", "--store features", "frame_side"),
+        (segmenter == "none", "--segmenter none", "prompts prompt_mode"),
+        (videos is not None, "--videos", "data_root"),
+        (table is not None, "--table", "data_root"),
+        (not drawn, "splits that are given", "split_seed"),
+        (dry_run, "--dry-run", "check_decoder"),
+    ):
+        if is_so:
+            refuse_typed(ctx, idle, what)
     source = open_dataset(
         dataset=dataset,
         edition=edition,
@@ -199,7 +206,6 @@ def extract(
         retry_failed=retry_failed,
         device=device,
     )
-    drawn = dataset is None and table is None and split_file is None
     beside = {
         "edition": source.manifest.edition or None,
         "prompts": prompts,
@@ -217,10 +223,10 @@ def extract(
     run_extraction(config, source, user_prompts, as_json)
 
 
-def _refuse_given(of_jobs: Mapping[str, Any]) -> None:
+def _refuse_flags_of_jobs(ctx: typer.Context) -> None:
     """Refuse flags of SLURM jobs where none is asked for."""
-    for flag, value in of_jobs.items():
-        if value:
+    for name, flag in typed_names(ctx).items():
+        if name.startswith("slurm_"):
             raise ConfigError(
                 f"{flag} without --slurm would work on this machine; needed: both or neither; add "
                 f"--slurm, or drop {flag}"

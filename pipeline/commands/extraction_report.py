@@ -26,6 +26,7 @@ def run_extraction(config: Any, source: Any, user_prompts: Any, as_json: bool) -
             source.videos,
             user_prompts=user_prompts,
             on_progress=lambda p: show(p.num_done + p.num_failed, p.num_total, _words_of(p)),
+            on_note=note,
         )
     _note_faults(report)
     values = {

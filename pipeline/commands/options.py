@@ -36,12 +36,12 @@ ClipWeights = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
-def typed_names(ctx: typer.Context) -> set[str]:
-    """Names of the parameters that stand on the command line."""
-    names = {parameter.name or "" for parameter in ctx.command.params}
+def typed_names(ctx: typer.Context) -> dict[str, str]:
+    """Names of the parameters that stand on the command line, each with its flag."""
+    flags = {parameter.name or "": parameter.opts[0] for parameter in ctx.command.params}
     return {
-        name
-        for name in names
+        name: flag
+        for name, flag in flags.items()
         if (source := ctx.get_parameter_source(name)) and source.name == "COMMANDLINE"
     }
 
@@ -57,10 +57,9 @@ def refuse_typed(ctx: typer.Context, names: str, what: str) -> None:
     Raises:
         ConfigError: one of them stands on the command line.
     """
-    refused = typed_names(ctx).intersection(names.split())
-    for parameter in ctx.command.params:
-        if parameter.name in refused:
+    for name, flag in typed_names(ctx).items():
+        if name in names.split():
             raise ConfigError(
-                f"{parameter.opts[0]} beside {what}, for which it says nothing; needed: flags of "
-                "one kind; drop it"
+                f"{flag} beside {what}, for which it says nothing; needed: flags of one kind; drop "
+                "it"
             )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.devices import check_device_name
 from pipeline.errors import ConfigError
 from pipeline.scheduling import SlurmSettings, Where
 from pipeline.shards.jpegs import FRAME_SIDE
@@ -99,6 +100,7 @@ class ExtractConfig:
         for name, minimum in (("limit", 1), ("hands", 1), ("decode_children", 0)):
             if getattr(self, name) is not None:
                 _at_least(minimum, name, getattr(self, name))
+        check_device_name(self.device)
         _one_of(GEOMETRIES, "geometry", self.geometry)
         _one_of(STORES, "store", self.store)
         if self.store == "frames" and self.views:

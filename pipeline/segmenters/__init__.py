@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.manifests import Video
 from pipeline.prompts import PromptSet
 from pipeline.registry import find_builder, known_names
-from pipeline.segmenters.options import check_names, check_options_of
+from pipeline.segmenters.options import check_names, check_no_model, check_options_of
 
 MASK_SIDE = 128
 """Masks cover the full frame with 128 x 128 cells."""
@@ -93,6 +93,7 @@ def _from(module: str) -> Callable[..., Segmenter]:
 
 
 def _none(model: str, *, device: str, masks: Path | None, **options: Any) -> None:
+    check_no_model(model, segmenter="none")
     check_names(options, (), segmenter="none")
 
 

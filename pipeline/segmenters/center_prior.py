@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.masks import pack_masks
 from pipeline.segmenters import MASK_SIDE, ClipToSegment, Masks, no_masks
+from pipeline.segmenters.options import check_no_model
 
 SEMI_AXIS_X = 0.20
 SEMI_AXIS_Y = 0.35
@@ -48,5 +49,6 @@ def ellipse() -> NDArray[np.bool_]:
 
 
 def build(model: str, *, device: str, masks: Path | None) -> CenterPrior:
-    """Registry entry; takes no model, device or masks."""
+    """Registry entry; uses no device or masks, and refuses a model."""
+    check_no_model(model, segmenter=CenterPrior.name)
     return CenterPrior()

@@ -55,6 +55,23 @@ def _converted(kind: type, value: Any) -> Any:
     return converted
 
 
+def check_no_model(model: str, *, segmenter: str) -> None:
+    """Refuse a model beside a segmenter that has none.
+
+    Args:
+        model: what stands behind the colon; empty where nothing does.
+        segmenter: its name, for messages.
+
+    Raises:
+        ConfigError: a model is named.
+    """
+    if model:
+        raise ConfigError(
+            f"segmenter {segmenter!r} has no model, {model!r} stands behind the colon; needed: "
+            f"its name alone; pass `--segmenter {segmenter}`"
+        )
+
+
 def check_names(options: Collection[str], known: Collection[str], *, segmenter: str) -> None:
     """Refuse options that a segmenter does not have.
 

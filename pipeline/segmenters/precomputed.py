@@ -33,6 +33,7 @@ from pipeline.segmenters.mask_files.given import GivenMasks
 from pipeline.segmenters.mask_files.json import read_json
 from pipeline.segmenters.mask_files.npz import read_npz
 from pipeline.segmenters.mask_files.png import read_png_folder
+from pipeline.segmenters.options import check_no_model
 
 Reader = Callable[[Path, Sequence[int], int], GivenMasks]
 SUFFIXES = (".npz", ".json", ".png")
@@ -136,7 +137,7 @@ def build(model: str, *, device: str, masks: Path | None) -> Precomputed:
     """Registry entry.
 
     Args:
-        model: not used.
+        model: must be empty; there is none.
         device: not used.
         masks: the folder.
 
@@ -144,8 +145,10 @@ def build(model: str, *, device: str, masks: Path | None) -> Precomputed:
         The segmenter.
 
     Raises:
+        ConfigError: a model is named.
         BackendError: no folder is given, or Precomputed refuses it.
     """
+    check_no_model(model, segmenter=Precomputed.name)
     if masks is None:
         raise BackendError(
             "segmenter 'precomputed' got no folder; needed mask files per video; "
