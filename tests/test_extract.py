@@ -328,7 +328,7 @@ def test_extract_notes_what_the_decoders_agree_on_only_where_it_was_asked(
     for check in (3, 0):
         config = fakes.config(root, tmp_path / "out", check_decoder=check)
         extract(config, *dataset, on_note=said.append)
-    assert said == ["decoders pyav and decord give the same frames of 3 videos"]
+    assert said == ["decoders fake and pyav give the same frames of 3 videos"]
 
 
 def test_extract_encodes_on_one_thread_and_gives_the_others_back(
