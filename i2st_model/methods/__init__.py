@@ -33,6 +33,7 @@ METHODS: dict[str, Callable[..., FewShotMethod]] = {
     "protonet": _imported("protonet", "ProtoNet"),
     "random": _imported("chance", "Chance"),
     "simpleshot": _imported("simpleshot", "SimpleShot"),
+    "trx": _imported("trx", "Trx"),
 }
 
 
