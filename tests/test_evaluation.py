@@ -9,7 +9,8 @@ from synthetic_shards import FINGERPRINT, make_shards
 from i2st_model.checkpoints import load_checkpoint
 from i2st_model.class_videos import group_videos
 from i2st_model.episodes import EpisodeSampler
-from i2st_model.evaluation import EvaluateConfig, evaluate, per_class_accuracy
+from i2st_model.evaluated import per_class_accuracy
+from i2st_model.evaluation import EvaluateConfig, evaluate
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method
 from i2st_model.scoring import PREPARE_VIDEOS, Predictions, prepare_videos
@@ -280,8 +281,8 @@ def test_network_takes_the_frames_it_was_trained_on(store, shards, tmp_path):
 def test_i2st_without_a_run_and_unknown_methods_are_refused(store, shards):
     with pytest.raises(ConfigError, match="method i2st has no run.*pass --run"):
         load_method("i2st", store, shards=shards)
-    with pytest.raises(BackendError, match="unknown method 'trx'; known: bi_mhm"):
-        load_method("trx", store, shards=shards)
+    with pytest.raises(BackendError, match="unknown method 'trx9'; known: bi_mhm"):
+        load_method("trx9", store, shards=shards)
 
 
 def test_baseline_mean_can_come_from_given_classes(store, shards):

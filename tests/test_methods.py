@@ -264,6 +264,21 @@ def test_methods_say_truly_which_parts_of_a_score_lie_apart(name, options):
         assert shots_apart == method.shots_apart
 
 
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_methods_that_average_shots_need_the_mean_alone(name, options):
+    method = any_method(name, **options)
+    stirred(method)
+    values = prepared(method, features_for(method))
+    support, query = gathered(values, SUPPORT), gathered(values, QUERY)
+    mean = {
+        key: value.double().mean(dim=2, keepdim=True).to(value) for key, value in support.items()
+    }
+    same = torch.allclose(
+        method.score(mean, query), method.score(support, query), atol=1e-5, rtol=1e-4
+    )
+    assert same == method.averages_shots
+
+
 @torch.no_grad()
 def stirred(method):
     for parameter in method.parameters():

@@ -67,6 +67,7 @@ class HyRSM(CentredMethod):
         if start not in ("bi_mhm", "released"):
             raise ConfigError(f"start={start!r}; bi_mhm or released is needed; pass one of them")
         self.shots, self.heads, self.logit_scale = shots, heads, logit_scale
+        self.averages_shots = shots == "before_matching"
         self.released = start == "released"
         self.dropout = nn.Dropout(dropout)
 
