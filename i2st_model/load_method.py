@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from i2st_model.checkpoints import Checkpoint, load_checkpoint
 from i2st_model.compatibility import require_compatible
 from i2st_model.config import network_config
+from i2st_model.end_to_end.encoded_frames import EncodedFrames
+from i2st_model.end_to_end.open_store import load_end_to_end
 from i2st_model.features import FeatureStore
 from i2st_model.methods import get_method
 from i2st_model.methods.base import FewShotMethod
@@ -113,5 +115,8 @@ def load_trained(
             f"{store.num_frames}; the same was needed; pass the same frames"
         )
     network = build_network(network_config(info.network))
-    checkpoint.load_into(network)
+    if isinstance(store.reader, EncodedFrames):
+        load_end_to_end(store.reader, network, checkpoint)
+    else:
+        checkpoint.load_into(network)
     return get_method(TRAINED, network=network.to(device)), checkpoint

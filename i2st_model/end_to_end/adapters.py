@@ -5,6 +5,7 @@ package peft: a layer becomes ``W x + 2 B A x`` with B = 0 at first, so that not
 the first step.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -17,23 +18,25 @@ SCALE = 2
 """Of the adapter's output, alpha / rank. Paper: our choice, the usual one."""
 
 
-def add_adapters(network: nn.Module, rank: int, *, name: str) -> None:
+def add_adapters(network: nn.Module, rank: int, *, run: Callable[[], object], name: str) -> None:
     """Add adapters to a network's linear layers and plain convolutions, and let only them train.
 
-    Left alone: grouped convolutions, whose groups are as thin as an adapter; layers with a forward
-    of their own; and ``nn.MultiheadAttention``, whose weights peft changes and restores in every
-    call, so that they drift by rounding (open_clip's towers are adapted in their MLPs).
+    Left alone: layers that a call does not reach, such as a classifier; grouped convolutions, whose
+    groups are as thin as an adapter; layers with a forward of their own; and
+    ``nn.MultiheadAttention``, whose weights peft changes and restores in every call, so that they
+    drift by rounding (open_clip's towers are adapted in their MLPs).
 
     Args:
         network: is changed; the names of its weights change, too.
         rank: of A and B.
+        run: calls the network once.
         name: of the encoder, for messages.
 
     Raises:
         BackendError: peft is absent.
         ConfigError: the network has no layer that can be adapted.
     """
-    targets = adaptable_layers(network)
+    targets = adaptable_layers(network, run)
     if not targets:
         raise ConfigError(
             f"encoder.trained=lora, {name} has no linear layer and no plain convolution; one was "
@@ -45,14 +48,24 @@ def add_adapters(network: nn.Module, rank: int, *, name: str) -> None:
     peft.inject_adapter_in_model(settings, network)
 
 
-def adaptable_layers(network: nn.Module) -> list[str]:
+def adaptable_layers(network: nn.Module, run: Callable[[], object]) -> list[str]:
     """Names of the layers that `add_adapters` adapts."""
-    packed = tuple(f"{name}." for name, module in network.named_modules() if _is_attention(module))
-    return [
+    modules = dict(network.named_modules())
+    packed = tuple(f"{name}." for name, module in modules.items() if _is_attention(module))
+    candidates = [
         name
-        for name, module in network.named_modules()
+        for name, module in modules.items()
         if _adaptable(module) and not (packed and name.startswith(packed))
     ]
+    reached: set[str] = set()
+    hooks = [
+        modules[name].register_forward_hook(lambda *_, name=name: reached.add(name))
+        for name in candidates
+    ]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return [name for name in candidates if name in reached]
 
 
 def _is_attention(module: nn.Module) -> bool:

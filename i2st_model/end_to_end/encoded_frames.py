@@ -8,6 +8,7 @@ of the view in pixels.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,6 +36,8 @@ class EncodedFrames:
 
     def __init__(self, frames: ShardReader, encoder: TrainableEncoder) -> None:
         self.frames, self.encoder = frames, encoder
+        self.weights_of: Path | None = None
+        """Checkpoint whose weights the encoder was given; None for its initial ones."""
         self.framing = Framing(encoder.frozen.image_size, encoder.config.geometry)
         self.clips = FrameClips(frames, self.framing)
         self.index = feature_index(frames.index, encoder)
@@ -56,7 +59,7 @@ class EncodedFrames:
         """Return the masks of train rows over the full frame."""
         return self.frames.masks(rows, views)
 
-    def encode(self, rows: NDArray[np.int64], positions: NDArray[np.int64]) -> FrameFeatures:
+    def encode(self, rows: NDArray[np.int64], positions: NDArray[np.integer]) -> FrameFeatures:
         """Encode the test views of some frames of videos.
 
         Args:

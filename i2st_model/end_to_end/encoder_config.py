@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from i2st_model.config_checks import check_fields
 from pipeline.errors import ConfigError
-from pipeline.views import DEFAULT_GEOMETRY
 
 Trained = Literal["full", "last_blocks", "lora"]
 Geometry = Literal["center_crop", "full_frame"]
@@ -38,7 +37,7 @@ class EncoderConfig:
     """Local file of the initial weights; None takes the hub's, or the package's."""
     grid: int | None = None
     """Cells per side of the token grid; None keeps the encoder's own."""
-    geometry: Geometry = DEFAULT_GEOMETRY
+    geometry: Geometry = "center_crop"
     """What the test view shows; center_crop leaves room for random crops. Paper: inferred from
     HyRSM and MoLo."""
     trained: Trained = "full"

@@ -46,7 +46,9 @@ class FrameClips:
         self._threads = threads or min(MAX_THREADS, os.cpu_count() or 1)
         self._pool: ThreadPoolExecutor | None = None
 
-    def clips(self, rows: NDArray[np.int64], positions: NDArray[np.int64], crops: Crops) -> Tensor:
+    def clips(
+        self, rows: NDArray[np.int64], positions: NDArray[np.integer], crops: Crops
+    ) -> Tensor:
         """Decode clips.
 
         Args:

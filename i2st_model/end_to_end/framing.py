@@ -112,8 +112,9 @@ class Framing:
         rows = np.stack([self._weights(first, grid) for first in crops.top])
         columns = np.stack([self._weights(first, grid) for first in crops.left])
         columns[crops.mirrored] = columns[crops.mirrored, ::-1]
-        shares: NDArray[np.float32] = rows[:, None] @ cells @ columns[:, None].swapaxes(-1, -2)
-        return shares
+        return np.matmul(rows[:, None] @ cells, columns[:, None].swapaxes(-1, -2)).astype(
+            np.float32, copy=False
+        )
 
     def _weights(self, first: int, grid: int) -> NDArray[np.float32]:
         cells = MASK_SIDE / self.side

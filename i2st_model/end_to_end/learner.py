@@ -84,6 +84,7 @@ class FrameLearner(Learner):
         head = build_network(network_config_for(config, store, len(classes)))
         masks_wanted(config, store, head.config.mask_side)  # refuse before a run is recorded
         self._reader.encoder.reset()
+        self._reader.weights_of = None
         self.network = EndToEnd(self._reader.encoder, head.to(device))
 
     def rated_parameters(self) -> list[RatedParameters]:

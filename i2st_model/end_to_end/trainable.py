@@ -48,7 +48,7 @@ class TrainableEncoder(nn.Module):
         self.frozen = frozen
         # Held in a tuple, so that states and checkpoints do not hold what never changes.
         self._network = (frozen.network,)
-        _open(frozen.network, config)
+        self._open()
         frozen.network.to(device).eval()
         self.trained = nn.ParameterDict(
             {
@@ -57,7 +57,6 @@ class TrainableEncoder(nn.Module):
                 if parameter.requires_grad
             }
         )
-
         self._initial = [value.detach().cpu().clone() for value in self.trained.values()]
 
     @torch.no_grad()
@@ -94,6 +93,20 @@ class TrainableEncoder(nn.Module):
             [pooled for _, pooled in parts]
         )
 
+    def _open(self) -> None:
+        config, network = self.config, self.network
+        if config.trained == "full":
+            open_all(network)
+        elif config.trained == "last_blocks":
+            open_last_blocks(network, config.blocks, name=config.name)
+        else:
+            add_adapters(network, config.rank, run=self._run_blank, name=config.name)
+
+    @torch.no_grad()
+    def _run_blank(self) -> None:
+        side = self.frozen.image_size
+        self.frozen.features(torch.zeros(1, side, side, 3, dtype=torch.uint8))
+
     def _some(self, views: Tensor) -> tuple[Tensor, Tensor]:
         if not (self.config.checkpoint_gradients and torch.is_grad_enabled()):
             return self.frozen.features(views)
@@ -101,12 +114,3 @@ class TrainableEncoder(nn.Module):
             self.frozen.features, views, use_reentrant=False, preserve_rng_state=False
         )
         return result
-
-
-def _open(network: nn.Module, config: EncoderConfig) -> None:
-    if config.trained == "full":
-        open_all(network)
-    elif config.trained == "last_blocks":
-        open_last_blocks(network, config.blocks, name=config.name)
-    else:
-        add_adapters(network, config.rank, name=config.name)
