@@ -25,6 +25,14 @@ def pictures(what):
     return generator.integers(0, 256, (what["frames"], 24, 32, 3), np.uint8)
 
 
+def is_held(path):
+    """Whether a file ``held`` beside the classes names the video's class."""
+    try:
+        return path.parent.name == (path.parents[1] / "held").read_text()
+    except FileNotFoundError:
+        return False
+
+
 class FakeDecoder:
     """Reads fake videos, misbehaves as they say, and logs every call beside the classes."""
 
@@ -48,6 +56,8 @@ class FakeDecoder:
         if what["does"] == "raise":
             raise ValueError("moov atom not found")
         time.sleep(0.02 if what["does"] == "slow" else 0)
+        while is_held(path):
+            time.sleep(0.01)
         frames = pictures(what)
         expected = len(frames) * (2 if what["does"] == "short" else 1)
         indices = np.asarray(choose(len(frames)), np.int32)

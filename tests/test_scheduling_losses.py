@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -258,38 +259,59 @@ class Killer(threading.Thread):
                     self.num_kills += 1
 
 
-def run_under_a_killer(folder, tasks, *, workers, seconds):
+def run_under_a_killer(folder, make_tasks, *, workers, seconds):
+    """Results and kills of a run whose tasks are made as they are needed, by a function of the
+    killer, so that it lasts for as many kills as it should on any machine.
+    """
     with Killer(folder) as killer:
         where = Where(workers=workers, hands=3)
         work = partial(marking, folder, seconds)
+        tasks = make_tasks(killer)
         results = list(run_tasks(tasks, work, where=where, split=halves, give_up=give_up))
     return results, killer.num_kills
+
+
+def pairs_until(num_kills, killer, *, least):
+    """Pairs of numbers: ``least`` of them, and more until so many kills have come."""
+    for pair in count():
+        if pair >= least and killer.num_kills >= num_kills:
+            return
+        yield 2 * pair, 2 * pair + 1
 
 
 def numbers_in(results):
     return sorted(number for task in results if task[0] != "gave up" for number in task)
 
 
+def assert_is_gapless(numbers, *, least):
+    assert numbers == list(range(max(least, len(numbers))))
+
+
 def test_run_tasks_does_every_task_once_while_busy_workers_are_killed(tmp_path):
-    tasks = [(n, n + 1) for n in range(0, 120, 2)]
+    tasks = partial(pairs_until, 3, least=60)
     results, num_kills = run_under_a_killer(tmp_path, tasks, workers=2, seconds=0.2)
-    assert num_kills >= 1
-    assert numbers_in(results) == list(range(120))
+    assert num_kills >= 3
+    assert_is_gapless(numbers_in(results), least=120)
 
 
 def test_run_tasks_gives_up_nothing_but_the_fatal_video_under_a_killer(tmp_path):
-    tasks = [(n, n + 1) for n in range(0, 240, 2)] + [(241, -1), (242, 243)]
-    results, num_kills = run_under_a_killer(tmp_path, tasks, workers=2, seconds=0.05)
-    assert num_kills >= 1
+    def tasks(killer):
+        yield 10**6, -1
+        yield from pairs_until(3, killer, least=40)
+
+    results, num_kills = run_under_a_killer(tmp_path, tasks, workers=2, seconds=0.1)
+    assert num_kills >= 3
     assert [task for task in results if task[0] == "gave up"] == [("gave up", (-1,))]
-    assert numbers_in(results) == [*range(240), 241, 242, 243]
+    *numbers, last = numbers_in(results)
+    assert last == 10**6
+    assert_is_gapless(numbers, least=80)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_run_tasks_does_every_task_once_under_a_hundred_kills(tmp_path):
-    tasks = [(n, n + 1) for n in range(0, 2400, 2)]
+    tasks = partial(pairs_until, 100, least=1200)
     results, num_kills = run_under_a_killer(tmp_path, tasks, workers=2, seconds=0.2)
     print(f"{num_kills} kills")
     assert num_kills >= 100
-    assert numbers_in(results) == list(range(2400))
+    assert_is_gapless(numbers_in(results), least=2400)

@@ -21,7 +21,7 @@ def run_tasks(
 
     A worker that dies takes the tasks in its hands with it; they are run again. A task that lost
     2 workers is split, and its parts each have a worker for themselves; a part that kills 5 of
-    those and cannot be split is given up, or up to 40 where workers also die of something else.
+    those and cannot be split is given up; where workers also die of something else, up to 40.
 
     Args:
         tasks: picklable values, each safe to run twice; read no further ahead than there are
