@@ -18,7 +18,11 @@ from i2st_model.runs import write_whole
 from pipeline.errors import ConfigError, RecordError, ResourceError
 from pipeline.strict_json import parse_strictly
 
-DTYPES = {"U8": np.dtype("u1"), "U16": np.dtype("<u2"), "U32": np.dtype("<u4")}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "U8": np.dtype("u1"),
+    "U16": np.dtype("<u2"),
+    "U32": np.dtype("<u4"),
+}
 MAX_BYTES = 1 << 30
 METADATA_KEY = "i2st"
 LENGTH_BYTES = 8

@@ -1,11 +1,10 @@
-"""Whether a trained network may be used with some shards, and on some classes."""
+"""Whether a trained network may be used with some shards: their features are of one kind."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.manifests import spelling
 from pipeline.shards.fingerprint import differences
 
 DECISIVE = ("encoder", "view", "frames", "decoder")
@@ -41,25 +40,3 @@ def _decisive(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
         # Decoders are exact, so another version of the same one gives the same frames.
         kept["decoder"] = kept["decoder"].get("name")
     return kept
-
-
-def require_unseen(train_classes: Sequence[str], evaluated: Sequence[str], *, run: Path) -> None:
-    """Refuse to evaluate classes that training saw; spelling aside, so across datasets too.
-
-    Args:
-        train_classes: names that training saw.
-        evaluated: names that are to be evaluated.
-        run: folder of the training run, for the message.
-
-    Raises:
-        ConfigError: lists some of the classes.
-    """
-    seen = {spelling(name) for name in train_classes}
-    leaked = [name for name in evaluated if spelling(name) in seen]
-    if leaked:
-        some = ", ".join(repr(name) for name in leaked[:5])
-        more = f" and {len(leaked) - 5} more" if len(leaked) > 5 else ""
-        raise ConfigError(
-            f"{len(leaked)} of {len(evaluated)} evaluated classes were trained on by {run}: "
-            f"{some}{more}; few-shot accuracy needs unseen classes; choose another split or run"
-        )

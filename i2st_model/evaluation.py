@@ -1,8 +1,10 @@
-"""Accuracy of a method on the episodes of a split: every video prepared once, episodes in batches.
+"""Accuracy of a method on episodes: every video prepared once, episodes in batches.
 
-Shape letters: E episodes of a batch, N way, q queries per class.
+Shape letters: V videos, E episodes, N way, q queries per class.
 """
 
+import copy
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,98 +15,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from i2st_model.checkpoints import Checkpoint
-from i2st_model.compatibility import require_unseen
-from i2st_model.episodes import EpisodeSampler
+from i2st_model.engine import PreparedVideos, predict
+from i2st_model.episode_checks import rows_of
+from i2st_model.episode_draws import draw_episodes
+from i2st_model.episode_sets import EpisodeSet
+from i2st_model.evaluate_config import EvaluateConfig
+from i2st_model.evaluated import Evaluation, evaluation_of
 from i2st_model.features import FeatureStore
+from i2st_model.leaks import require_unseen, seen_by_run
 from i2st_model.methods.base import FewShotMethod
 from i2st_model.methods.clips import Clips
-from i2st_model.scoring import (
-    Predictions,
-    episode_batches,
-    episodes_at_a_time,
-    places_of,
-    predict_episodes,
-    prepare_videos,
-)
-from i2st_model.statistics import Accuracy, mean_accuracy
+from i2st_model.results import Provenance, Result
+from i2st_model.scoring import prepare_videos
 from pipeline.devices import resolve_device
-from pipeline.errors import ConfigError
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluateConfig:
-    """Settings of an evaluation. The defaults are the field's protocol (method.md 3.4)."""
-
-    split: str = "test"
-    classes: tuple[str, ...] | None = None
-    """Evaluate on these instead of the split's; for cross-validation over classes."""
-    way: int = 5
-    shot: int = 1
-    queries: int = 1
-    """Per class."""
-    episodes: int = 10_000
-    seed: int = 0
-    """Of the episodes: the same seed gives all methods the same episodes."""
-    disjoint_groups: bool = False
-    """Keep query and support clips of one source apart. The field does not; it is harder."""
-    drop_small_classes: bool = False
-    """Leave out classes with too few videos instead of refusing."""
-    batch_episodes: int | None = None
-    """Episodes at a time, None = what suits the device; decides time and memory, not the result."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("episodes", 2), ("batch_episodes", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name}={value}; at least {least} is needed; raise {name}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluation:
-    """What an evaluation found."""
-
-    method: str
-    dataset: str
-    config: EvaluateConfig
-    accuracy: Accuracy
-    per_class: dict[str, float]
-    """Class -> percent of its queries that were recognised; classes that were never drawn lack."""
-    per_episode: NDArray[np.float64]
-    """(episodes,) accuracy in [0, 1], for paired differences."""
-    predictions: Predictions
-    num_videos: int
-    """Of the classes that episodes are drawn from."""
-    digest: str
-    """Of the shards."""
-    checkpoint: str | None
-    """Path of the checkpoint, None for methods without training."""
-    dropped_classes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values; accuracies in percent."""
-        config = self.config
-        return {
-            "method": self.method,
-            "dataset": self.dataset,
-            "split": config.split,
-            "classes": None if config.classes is None else list(config.classes),
-            "way": config.way,
-            "shot": config.shot,
-            "queries": config.queries,
-            "episodes": config.episodes,
-            "seed": config.seed,
-            "disjoint_groups": config.disjoint_groups,
-            "accuracy": self.accuracy.mean,
-            "half_width": self.accuracy.half_width,
-            "num_classes": len(self.per_class),
-            "num_videos": self.num_videos,
-            "per_class": self.per_class,
-            "dropped_classes": list(self.dropped_classes),
-            "digest": self.digest,
-            "checkpoint": self.checkpoint,
-        }
+__all__ = ["EvaluateConfig", "EvaluateProgress", "Evaluation", "evaluate", "evaluate_sets"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,8 +37,11 @@ class EvaluateProgress:
     """What `evaluate` tells its caller after every batch."""
 
     episodes: int
-    """Done so far."""
+    """Done so far, over all sets of episodes."""
     num_episodes: int
+
+
+OnProgress = Callable[[EvaluateProgress], None]
 
 
 def evaluate(
@@ -122,9 +50,9 @@ def evaluate(
     config: EvaluateConfig,
     *,
     checkpoint: Checkpoint | None = None,
-    on_progress: Callable[[EvaluateProgress], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Evaluation:
-    """Evaluate a method.
+    """Evaluate a method on the episodes that a config draws.
 
     Args:
         method: ready to use, see `load_method`.
@@ -137,96 +65,129 @@ def evaluate(
         Accuracy with its interval, and what it is made of.
 
     Raises:
-        ConfigError: the split does not suffice for the episodes, or a class was trained on.
+        ConfigError: the split does not suffice for the episodes, or training saw some of it.
     """
-    names = list(config.classes) if config.classes is not None else store.classes_of(config.split)
-    if checkpoint is not None:
-        require_unseen(checkpoint.info.train_classes, names, run=checkpoint.path.parent)
-    sampler = _sampler(config, store, names)
-    rows = np.array(sorted(row for videos in sampler.videos for row in videos.rows))
-    device = torch.device(resolve_device(config.device))
-    prepared = _prepare(method, store, rows, device)
-    places = places_of(rows, len(store.reader.class_index), device)
-    parts: list[Predictions] = []
-    clips = config.way * (config.shot + config.queries)
-    size = config.batch_episodes or episodes_at_a_time(prepared, clips)
-    for episode in episode_batches(sampler, config.episodes, size):
-        parts.append(predict_episodes(episode, places, prepared, method.score))
-        if on_progress is not None:
-            done = episode.number + len(episode.classes)
-            on_progress(EvaluateProgress(episodes=done, num_episodes=config.episodes))
-    predictions = Predictions(
-        classes=np.concatenate([part.classes for part in parts]),
-        predicted=np.concatenate([part.predicted for part in parts]),
+    drawn = draw_episodes(store, config)
+    (found,) = evaluate_sets(
+        method, store, [drawn], config, checkpoint=checkpoint, on_progress=on_progress
     )
-    per_episode = predictions.correct.mean(axis=(1, 2), dtype=np.float64)
-    return Evaluation(
-        method=method.name,
-        dataset=store.index.dataset_name,
-        config=config,
-        accuracy=mean_accuracy(per_episode),
-        per_class=per_class_accuracy(predictions, store.reader.class_names),
-        per_episode=per_episode,
-        predictions=predictions,
-        num_videos=len(rows),
-        digest=store.index.digest,
-        checkpoint=None if checkpoint is None else str(checkpoint.path),
-        dropped_classes=sampler.dropped,
-    )
+    return found
 
 
-def per_class_accuracy(predictions: Predictions, class_names: Sequence[str]) -> dict[str, float]:
-    """Percent of each class's queries that were recognised, over all episodes that drew it.
+def evaluate_sets(
+    method: FewShotMethod,
+    store: FeatureStore,
+    sets: Sequence[EpisodeSet],
+    config: EvaluateConfig,
+    *,
+    checkpoint: Checkpoint | None = None,
+    on_progress: OnProgress | None = None,
+) -> tuple[Evaluation, ...]:
+    """Evaluate a method on several sets of episodes; every video is prepared once for all.
 
     Args:
-        predictions: of all episodes.
-        class_names: names by class number.
+        method: ready to use, see `load_method`.
+        store: features of a dataset that has the episodes' videos.
+        sets: drawn here, or from episode files.
+        config: precision, device and batches; what the sets say goes before the rest.
+        checkpoint: where the method's weights come from.
+        on_progress: called after every batch of episodes.
 
     Returns:
-        Class name -> percent, in the order of class numbers; classes never drawn are absent.
+        An evaluation of each set, in their order.
+
+    Raises:
+        ConfigError: a video is absent, or training saw some of it.
     """
-    share = predictions.correct.mean(axis=2)
-    drawn = np.bincount(predictions.classes.ravel(), minlength=len(class_names))
-    right = np.bincount(
-        predictions.classes.ravel(), weights=share.ravel(), minlength=len(class_names)
-    )
-    return {
-        class_names[int(number)]: float(100.0 * right[number] / drawn[number])
-        for number in np.flatnonzero(drawn)
-    }
+    rows = [rows_of(episodes, store) for episodes in sets]
+    if checkpoint is not None:
+        for episodes in sets:
+            _refuse_seen(checkpoint, episodes)
+    prepared = prepare(method, store, np.unique(np.concatenate(rows)), config)
+    made_by = _provenance(method, store, config, checkpoint)
+    total, done, found = sum(episodes.num_episodes for episodes in sets), 0, []
+    for episodes, own in zip(sets, rows, strict=True):
 
+        def tell(count: int, before: int = done) -> None:
+            if on_progress is not None:
+                on_progress(EvaluateProgress(episodes=before + count, num_episodes=total))
 
-def _sampler(config: EvaluateConfig, store: FeatureStore, names: Sequence[str]) -> EpisodeSampler:
-    what = f"split {config.split!r}" if config.classes is None else "the given classes"
-    return EpisodeSampler(
-        store.videos_of(names),
-        way=config.way,
-        shot=config.shot,
-        queries=config.queries,
-        seed=config.seed,
-        disjoint_groups=config.disjoint_groups,
-        drop_small_classes=config.drop_small_classes,
-        where=f"{what} of {store.index.dataset_name}",
-    )
+        predicted = predict(
+            prepared, episodes, own, batch_episodes=config.batch_episodes, on_batch=tell
+        )
+        done += episodes.num_episodes
+        result = Result(made_by=made_by, episodes=episodes, predicted=predicted)
+        path = None if checkpoint is None else str(checkpoint.path)
+        dataset = store.index.dataset_name
+        found.append(evaluation_of(result, config, dataset=dataset, checkpoint=path))
+    return tuple(found)
 
 
 @torch.no_grad()
-def _prepare(
-    method: FewShotMethod, store: FeatureStore, rows: NDArray[np.int64], device: torch.device
-) -> dict[str, Tensor]:
+def prepare(
+    method: FewShotMethod, store: FeatureStore, rows: NDArray[np.int64], config: EvaluateConfig
+) -> PreparedVideos:
+    """Let a method prepare videos, each once.
+
+    Args:
+        method: ready to use; it is copied where it has to be widened.
+        store: features of the dataset.
+        rows: (V,) rows of the videos, ascending.
+        config: precision and device.
+
+    Returns:
+        What the method made of them.
+    """
+    device = torch.device(resolve_device(config.device))
+    wide = config.precision == "float64"
+    used = copy.deepcopy(method).double() if wide else method
+    number_type = torch.float64 if wide else torch.float32
     embedding = store.frame_embedding
-    read = store.tokens if method.needs == "tokens" else embedding
+    read = store.tokens if used.needs == "tokens" else embedding
     classes = torch.from_numpy(store.reader.class_index)
 
-    def prepare(some: NDArray[np.int64]) -> dict[str, Tensor]:
+    def make(some: NDArray[np.int64]) -> dict[str, Tensor]:
         videos = torch.from_numpy(some)
-        return method.prepare(
+        beside = embedding(some).to(device, number_type) if used.needs_embedding else None
+        return used.prepare(
             Clips(
-                features=read(some).to(device),
-                embedding=embedding(some).to(device) if method.needs_embedding else None,
-                classes=classes[videos].to(device) if method.uses_class_names else None,
+                features=read(some).to(device, number_type),
+                embedding=beside,
+                classes=classes[videos].to(device) if used.uses_class_names else None,
                 videos=videos.to(device),
             )
         )
 
-    return prepare_videos(rows, prepare)
+    return PreparedVideos(method=used, tensors=prepare_videos(rows, make), rows=rows)
+
+
+def _refuse_seen(checkpoint: Checkpoint, episodes: EpisodeSet) -> None:
+    seen = seen_by_run(checkpoint.info, episodes.class_names, episodes.video_ids)
+    require_unseen(
+        seen,
+        num_classes=len(episodes.class_names),
+        num_videos=len(episodes.video_ids),
+        run=checkpoint.path.parent,
+    )
+
+
+def _provenance(
+    method: FewShotMethod,
+    store: FeatureStore,
+    config: EvaluateConfig,
+    checkpoint: Checkpoint | None,
+) -> Provenance:
+    trained: dict[str, Any] = {}
+    if checkpoint is not None:
+        trained = {
+            "run": checkpoint.path.parent.name,
+            "checkpoint_sha256": hashlib.sha256(checkpoint.path.read_bytes()).hexdigest(),
+            "train_seed": checkpoint.info.train.get("seed"),
+        }
+    return Provenance(
+        method=method.name,
+        uses_class_names=method.uses_class_names,
+        digest=store.index.digest,
+        precision=config.precision,
+        **trained,
+    )

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from i2st_model.checkpoints import CheckpointInfo
 from i2st_model.class_videos import ClassVideos
 from pipeline.errors import ConfigError
 from pipeline.manifests import spelling
@@ -88,7 +89,13 @@ def find_seen(
     )
 
 
-def require_unseen(seen: Seen, *, num_classes: int, num_videos: int, run: Path, hint: str) -> None:
+def seen_by_run(info: CheckpointInfo, class_names: Sequence[str], video_ids: Sequence[str]) -> Seen:
+    """Find what of an evaluation the training run of a checkpoint saw; see `find_seen`."""
+    hashes = np.array(getattr(info, "train_video_hashes", None) or (), dtype=np.int64)
+    return find_seen(info.train_classes, hashes, class_names, video_ids)
+
+
+def require_unseen(seen: Seen, *, num_classes: int, num_videos: int, run: Path) -> None:
     """Refuse an evaluation of what training saw.
 
     Args:
@@ -96,22 +103,25 @@ def require_unseen(seen: Seen, *, num_classes: int, num_videos: int, run: Path, 
         num_classes: that were to be evaluated.
         num_videos: that were to be evaluated.
         run: folder of the training run, for the message.
-        hint: what to do about it.
 
     Raises:
-        ConfigError: says how many classes or videos, and names the first.
+        ConfigError: says how many classes and videos, and names the first.
     """
-    for names, count, what in (
-        (seen.classes, num_classes, "classes"),
-        (seen.videos, num_videos, "videos"),
-    ):
-        if names:
-            some = ", ".join(repr(name) for name in names[:5])
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            raise ConfigError(
-                f"{len(names)} of {count} evaluated {what} were trained on by {run}: {some}{more}; "
-                f"few-shot accuracy needs unseen {what}; {hint}"
-            )
+    if not seen:
+        return
+    classes = f"{len(seen.classes)} of {num_classes} evaluated classes"
+    videos = f"{len(seen.videos)} of {num_videos} evaluated videos"
+    what, names = (classes, seen.classes) if seen.classes else (videos, seen.videos)
+    also = f", and {videos} ({_first(seen.videos)})" if seen.classes and seen.videos else ""
+    raise ConfigError(
+        f"{what} were trained on by {run}: {_first(names)}{also}; few-shot accuracy needs unseen "
+        "classes and videos; choose another split or run, or leave them out with --drop-seen"
+    )
+
+
+def _first(names: Sequence[str], most: int = 5) -> str:
+    some = ", ".join(repr(name) for name in names[:most])
+    return f"{some} and {len(names) - most} more" if len(names) > most else some
 
 
 def without_seen(

@@ -1,0 +1,112 @@
+"""Training and evaluation share no class and no video, across datasets too."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from i2st_model.class_videos import group_videos
+from i2st_model.leaks import (
+    Seen,
+    find_seen,
+    require_unseen,
+    seen_by_run,
+    video_hashes,
+    without_seen,
+)
+from pipeline.errors import ConfigError
+from pipeline.manifests import load_manifest
+
+# Of the 568 test videos of SSv2-Small that are train videos of SSv2-Full, and test videos of
+# SSv2-Small that are not.
+SHARED = ["88644", "45665", "73439", "204222", "57010", "108281", "65556", "8722"]
+APART = ["192706", "1", "99999999"]
+
+
+def classes_of(dataset, split):
+    return list(load_manifest(dataset).classes[split])
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested", "shared"),
+    [("ssv2-full", "ssv2-small", 7), ("ssv2-small", "ssv2-full", 9)],
+)
+def test_published_splits_of_ssv2_overlap_in_as_many_classes_as_was_counted(
+    trained, tested, shared
+):
+    names = classes_of(tested, "test")
+    seen = find_seen(classes_of(trained, "train"), np.array([], np.int64), names, [])
+    assert len(seen.classes) == shared
+    assert ("Twisting something" in seen.classes) == (shared == 7)
+
+
+@pytest.mark.parametrize("dataset", ["hmdb51", "ucf101", "kinetics100", "ssv2-full", "ssv2-small"])
+def test_no_shipped_dataset_leaks_into_its_own_test_split(dataset):
+    train, test = classes_of(dataset, "train"), classes_of(dataset, "test")
+    assert not find_seen(train, np.array([], np.int64), test, [])
+
+
+def test_numbered_videos_of_ssv2_are_found_across_its_editions():
+    hashes = video_hashes([*SHARED, "200000", "200001"])
+    seen = find_seen([], hashes, [], [*APART, *SHARED])
+    assert seen == Seen(videos=tuple(SHARED))
+
+
+def test_clips_are_found_under_another_class_folder_and_spelling():
+    # JHMDB-21's clips are HMDB51's, and the two name some classes otherwise.
+    hashes = video_hashes(["golf/20060723_golf_f_cm_np1_fr_med_1", "run/a_long_name_of_another"])
+    ids = ["Golf_swing/20060723_Golf_f_cm_np1_fr_med_1", "golf/20060723_golf_f_cm_np1_fr_med_2"]
+    assert find_seen([], hashes, [], ids).videos == (ids[0],)
+
+
+@pytest.mark.parametrize("name", ["{:02d}", "video_{:04d}", "clip_number_{:06d}"])
+def test_clips_that_are_numbered_class_by_class_count_with_their_class(name):
+    train = [f"{word}/{name.format(n)}" for word in ("run", "jump") for n in range(50)]
+    test = [f"swim/{name.format(n)}" for n in range(50)]
+    assert not find_seen(["run", "jump"], video_hashes(train), ["swim"], test)
+    assert find_seen([], video_hashes(train), [], test + train[:2]).videos == tuple(train[:2])
+
+
+def test_hashes_are_frozen():
+    # Checkpoints keep them, so they shall never change: BLAKE2b of the letters, as int64.
+    assert video_hashes(["88644", "Ride_Bike/v_RideBike_g01_c01"]).tolist() == [
+        6611442693613040918,
+        -184478803246568071,
+    ]
+
+
+def test_a_run_without_hashes_is_checked_for_classes_alone(tmp_path):
+    info = SimpleNamespace(train_classes=["ride_bike", "wave"])
+    assert seen_by_run(info, ["RideBike", "jump"], ["1"]) == Seen(classes=("RideBike",))
+    info.train_video_hashes = video_hashes(["1"]).tolist()
+    assert seen_by_run(info, ["jump"], ["1", "2"]) == Seen(videos=("1",))
+
+
+def test_refusal_counts_classes_and_videos_and_names_the_first(tmp_path):
+    seen = Seen(classes=("RideBike",), videos=tuple(SHARED))
+    message = (
+        r"1 of 2 evaluated classes were trained on by .*: 'RideBike', and 8 of 2400 evaluated "
+        r"videos \('88644', .*'57010' and 3 more\); few-shot .* with --drop-seen"
+    )
+    with pytest.raises(ConfigError, match=message):
+        require_unseen(seen, num_classes=2, num_videos=2400, run=tmp_path)
+    with pytest.raises(
+        ConfigError, match="8 of 2400 evaluated videos were trained on by .*'88644'"
+    ):
+        require_unseen(Seen(videos=seen.videos), num_classes=2, num_videos=2400, run=tmp_path)
+    require_unseen(Seen(), num_classes=2, num_videos=2400, run=tmp_path)
+
+
+def test_what_was_seen_is_left_out_with_its_groups():
+    videos = group_videos(np.array([0, 0, 0, 1, 1]), ["a", "b", "a", "c", "c"], [0, 1], ["x", "y"])
+    ids = ["v0", "v1", "v2", "v3", "v4"]
+    (left,) = without_seen(videos, Seen(classes=("y",), videos=("v0",)), ids)
+    assert (left.name, left.rows, left.group_sizes.total()) == ("x", [1, 2], 2)
+    assert left.groups == videos[0].groups[1:]
+    assert without_seen(videos, Seen(), ids) == videos
+
+
+def test_two_runs_join_what_they_saw():
+    joined = Seen(classes=("a", "b")) | Seen(classes=("b", "c"), videos=("v",))
+    assert joined == Seen(classes=("a", "b", "c"), videos=("v",))
+    assert not Seen()
