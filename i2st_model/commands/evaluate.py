@@ -70,7 +70,7 @@ def evaluate(
     folder = shards or find_newest_shards(Path("shards"))
     show_settings({"method": method, **asdict(config), "frames": frames, "threads": threads})
     use_threads(threads)
-    store = open_features(folder, frames)
+    store = open_features(folder, frames, run=run, device=device)
     ready, checkpoint = load_method(method, store, shards=folder, run=run, device=device)
     with progress("episodes") as show:
         found = measure(

@@ -1,5 +1,6 @@
 """What commands of stage two begin with: threads, and the features of shards."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,32 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def open_features(folder: Path, num_frames: int | None) -> Any:
+def open_features(
+    folder: Path,
+    num_frames: int | None,
+    *,
+    encoder: Mapping[str, Any] | None = None,
+    run: Path | None = None,
+    device: str = "auto",
+) -> Any:
     """Open the features of shards and say what they hold.
 
     Args:
         folder: of the shards.
         num_frames: of a clip; None takes all that are stored.
+        encoder: settings of the encoder that is to be trained where the shards hold frames.
+        run: the training run whose encoder sees the frames.
+        device: where an encoder runs.
 
     Returns:
         The FeatureStore.
     """
-    from i2st_model.features import FeatureStore
-    from pipeline.shards.reader import ShardReader
+    from i2st_model.end_to_end.open_store import open_store, open_store_of
 
-    store = FeatureStore(ShardReader(folder), num_frames=num_frames)
+    if run is None:
+        store = open_store(folder, encoder=encoder or {}, frames=num_frames, device=device)
+    else:
+        store = open_store_of(run, folder, frames=num_frames, device=device)
     index = store.index
     present = index.classes_present
     sizes = "/".join(str(len(names)) for names in present.values())
