@@ -1,13 +1,14 @@
 """Whether episodes fit some shards: their videos, classes, splits, sources and content."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from i2st_model.episode_sets import EpisodeSet
 from i2st_model.features import FeatureStore
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RecordError
 
 MOST_NAMED = 3
 
@@ -59,6 +60,35 @@ def differences(episodes: EpisodeSet, store: FeatureStore) -> list[str]:
     if episodes.digest != store.index.digest:
         found.append(f"digest {episodes.digest[:12]} there and {store.index.digest[:12]} here")
     return found
+
+
+def require_fit(
+    path: Path, episodes: EpisodeSet, store: FeatureStore, *, other_features: bool
+) -> None:
+    """Refuse an episode file that does not fit some shards.
+
+    Args:
+        path: of the file, for the message.
+        episodes: its content.
+        store: features of a dataset.
+        other_features: accept another digest: the same videos, seen by another encoder.
+
+    Raises:
+        RecordError: says all that differs.
+    """
+    found = differences(episodes, store)
+    allowed = episodes.digest != store.index.digest and other_features
+    if len(found) > allowed:
+        only_digest = len(found) == 1 and episodes.digest != store.index.digest
+        remedy = (
+            "pass --other-features where the same videos seen otherwise are meant"
+            if only_digest
+            else "name those shards, or make episodes of these with `i2st episodes make`"
+        )
+        raise RecordError(
+            f"{path} does not fit {store.reader.folder}: {'; '.join(found)}; the shards that the "
+            f"episodes were drawn from were needed; {remedy}"
+        )
 
 
 def _differing_classes(
