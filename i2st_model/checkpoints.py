@@ -6,7 +6,7 @@ shapes are compared with what the network needs, and only then are they read.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from i2st_model.runs import CHECKPOINT_NAME, STATE_NAME, write_whole
 from pipeline.errors import CheckpointError, ConfigError
 
 FORMAT = "i2st-checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""Version 1 lacks the fields that have defaults."""
 METADATA_KEY = "i2st"
 MAX_HEADER_BYTES = 1 << 24
 
@@ -29,7 +31,7 @@ class CheckpointInfo:
     """Where a network comes from."""
 
     network: dict[str, Any]
-    """Fields of the network's config."""
+    """Fields of the network's config; empty for methods without one."""
     train: dict[str, Any]
     """Fields of the train config."""
     fingerprint: dict[str, Any]
@@ -45,6 +47,11 @@ class CheckpointInfo:
     """Percent on the fixed val episodes; None where nothing was selected."""
     selected: str
     """``val`` or ``last``: how these weights were chosen."""
+    method: str = "i2st"
+    options: dict[str, Any] = field(default_factory=dict)
+    """Constructor arguments of a method other than i2st."""
+    train_video_hashes: list[int] = field(default_factory=list)
+    """Of the ids of the train videos; see `i2st_model.leaks`."""
     version: str = __version__
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
@@ -98,16 +105,23 @@ def load_checkpoint(run_folder: Path) -> Checkpoint:
         state = "the run is unfinished" if unfinished else "a finished run was needed"
         raise ConfigError(f"{path} is absent; {state}; {remedy}")
     values, weights = load_tensors(path)
-    names = {field.name for field in fields(CheckpointInfo)}
-    if values.get("format") != FORMAT or values.get("format_version") != FORMAT_VERSION:
+    if values.get("format") != FORMAT or values.get("format_version") not in READABLE_VERSIONS:
         found = (values.get("format"), values.get("format_version"))
         raise CheckpointError(
             f"{path} has format {found[0]!r:.40} version {found[1]!r:.20}; {FORMAT} version "
             f"{FORMAT_VERSION} was needed; use the i2st that wrote it, or train again"
         )
-    if set(values) != names or not isinstance(values["network"], dict):
+    needed, known = _field_names()
+    if not needed <= set(values) <= known or not isinstance(values["network"], dict):
         raise _damaged(path, f"its metadata has the keys {sorted(values)!r:.80}")
     return Checkpoint(path=path, info=CheckpointInfo(**values), weights=weights)
+
+
+def _field_names() -> tuple[set[str], set[str]]:
+    """Names of the fields that every version has, and of all."""
+    every = fields(CheckpointInfo)
+    without = {one.name for one in every if one.default is one.default_factory is MISSING}
+    return without, {one.name for one in every}
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ runs/2026-11-22-hmdb51/
     config.json              what was asked, the shards' digest, the thread count
     log.jsonl                one line per logged step
     state.safetensors        while training: all that a resumed run needs
+    fault.safetensors        after a loss that was not finite: the state before that step
     checkpoint.safetensors   at the end: the network; a run without it is unfinished
 """
 
@@ -22,6 +23,7 @@ from pipeline.shards.lock import LOCK_NAME, FolderLock
 CONFIG_NAME = "config.json"
 LOG_NAME = "log.jsonl"
 STATE_NAME = "state.safetensors"
+FAULT_NAME = "fault.safetensors"
 CHECKPOINT_NAME = "checkpoint.safetensors"
 INDEX_NAME = "index.json"
 MAX_CONFIG_BYTES = 1 << 24

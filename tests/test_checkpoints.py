@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 
 import pytest
@@ -137,7 +137,7 @@ def test_safetensors_of_other_programs_and_versions_are_refused(run, network):
     save_file({"a": torch.zeros(2)}, path)
     refused(run, "not that of an i2st file")
     save_checkpoint(run, network.state_dict(), replace(INFO, format_version=9))
-    refused(run, "version 9; i2st-checkpoint version 1 was needed")
+    refused(run, "version 9; i2st-checkpoint version 2 was needed")
     save_tensors(path, {}, {"format": "i2st-checkpoint", "format_version": 1})
     refused(run, "its metadata has the keys")
 
@@ -342,3 +342,13 @@ def test_shards_of_another_dataset_and_decoder_version_are_accepted(tmp_path):
     decord = fingerprint(decoder={"name": "decord", "version": "18"})
     with pytest.raises(ConfigError, match="decoder 'pyav' there and 'decord' here"):
         require_compatible(fingerprint(), decord, shards=tmp_path, run=tmp_path)
+
+
+def test_checkpoints_of_version_1_are_still_read(run, network):
+    values = {**asdict(INFO), "format_version": 1}
+    for name in ("method", "options", "train_video_hashes"):
+        del values[name]
+    save_tensors(run / CHECKPOINT_NAME, network.state_dict(), values)
+    info = load_checkpoint(run).info
+    assert (info.method, info.options, info.train_video_hashes) == ("i2st", {}, [])
+    assert info.train_classes == INFO.train_classes

@@ -21,9 +21,11 @@ from i2st_model.stem_features import StemFeatures
 from i2st_model.training import learner as training_learner
 from i2st_model.training.config import TrainConfig, train_config
 from i2st_model.training.data import TrainData, flip_tokens, flips_for
+from i2st_model.training.ranks import Ranks
 from i2st_model.training.run import train
 from i2st_model.training.setup import build_untrained, pool_sampler
 from i2st_model.training.step import build_optimizer, take_step
+from i2st_model.training.step_pools import step_pools
 from i2st_model.training.token_learner import TokenLearner
 from pipeline.errors import CheckpointError, ConfigError, I2STError
 
@@ -138,6 +140,7 @@ sys.path.insert(0, "tests")
 torch.set_num_threads(1)
 from pathlib import Path
 from test_training import SMALL, open_store
+from i2st_model.training.ranks import Ranks
 from i2st_model.training.run import train
 train(SMALL, open_store(Path(sys.argv[1])), Path(sys.argv[2]), resume=True,
       on_progress=lambda progress: print(progress.step, flush=True))
@@ -266,6 +269,12 @@ def make_batch(learner, number, episodes):
     return learner.batch(pool, number)
 
 
+def one_step(learner, batch, *, step):
+    optimizer = build_optimizer(learner.config, learner)
+    pools = step_pools(learner.config, step)
+    return take_step(learner.config, learner, optimizer, [batch], pools=pools, ranks=Ranks())
+
+
 def make_data(store, config, *, mask_side):
     learner = make_learner(store, config)
     rows = store.rows_of(store.classes_of("train"))
@@ -300,8 +309,7 @@ def test_step_loss_equals_a_loop_over_episodes(store):
                 right.append(scores.argmax().item() == true)
     truth = torch.from_numpy(np.repeat(batch.pool.classes, 3))  # the train classes come first
     base = functional.cross_entropy(encoded.base_logits[:, 0], truth).item()
-    optimizer = build_optimizer(config, learner)
-    result = take_step(config, learner, optimizer, batch, step=0, num_steps=10)
+    result = one_step(learner, batch, step=0)
     assert result.parts["episode"] == pytest.approx(np.mean(losses), rel=1e-4)
     assert result.accuracy == pytest.approx(100 * np.mean(right), abs=1e-3)
     assert result.parts["base"] == pytest.approx(base, rel=1e-5)
@@ -310,12 +318,11 @@ def test_step_loss_equals_a_loop_over_episodes(store):
 
 
 def test_projection_and_mask_decoder_learn_at_the_fast_rate(store):
-    config = replace(SMALL, weight_decay=0.0, fast_rate=1e-3, slow_rate=1e-4)
+    config = replace(SMALL, episodes=6400, weight_decay=0.0, fast_rate=1e-3, slow_rate=1e-4)
     learner = make_learner(store, config)
     network = learner.network
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    optimizer = build_optimizer(config, learner)
-    take_step(config, learner, optimizer, make_batch(learner, 0, 8), step=4, num_steps=100)
+    one_step(learner, make_batch(learner, 0, 8), step=4)  # the warm-up is over
     # Adam's first step moves each weight with a gradient by its rate, whatever the gradient.
     moved = {
         name: (value - before[name]).abs().max().item()
@@ -338,7 +345,10 @@ def test_loss_that_is_not_finite_stops_with_step_and_episodes(store, tmp_path, m
         return real(logits, labels) * (float("nan") if len(calls) == 3 else 1.0)
 
     monkeypatch.setattr(training_learner, "episode_loss", fails_at_third)
-    message = r"loss is nan at step 3 \(episodes 128 to 191 of seed 0\).*lower the learning rates"
+    message = (
+        r"loss is nan in its term episode at step 3 \(episodes 128 to 191 of seed 0\).*"
+        r"lower the learning rates.*`i2st replay .*run` shows where"
+    )
     with pytest.raises(I2STError, match=message):
         train(SMALL, store, tmp_path / "run")
     assert (tmp_path / "run" / STATE_NAME).exists()  # of step 2: a resumed run stops there again

@@ -13,6 +13,10 @@ from pipeline.errors import ConfigError
 MaskUse = Literal["true", "shuffled", "off"]
 ViewUse = Literal["all", "base"]
 Selection = Literal["val", "last"]
+Precision = Literal["fp32", "bf16"]
+
+MAPPINGS = ("options", "network", "encoder")
+"""Fields that hold settings of their own; `--set network.dim=64` reaches into them."""
 
 RANGES: dict[str, tuple[float, float]] = {
     "episodes": (1, inf),
@@ -22,6 +26,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, WORD - 1),
     "pool_classes": (1, inf),
     "episodes_per_step": (1, inf),
+    "pools_per_step": (1, inf),
     "frames": (1, inf),
     "alpha": (0, inf),
     "beta": (0, inf),
@@ -49,6 +54,10 @@ class TrainConfig:
     EfficientNet-Lite0 features.
     """
 
+    method: str = "i2st"
+    """What is trained: i2st, or any trainable method of `i2st_model.methods`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Constructor arguments of a method other than i2st."""
     episodes: int = 10_000
     """In all. At 64 a step these are 157 steps; measured: 100 to 200 are right for 12 classes, and
     800 lose 4 points, so more is not better with frozen features."""
@@ -62,13 +71,23 @@ class TrainConfig:
     pool_classes: int = 32
     """Classes of a step at most; their clips are encoded once and shared by its episodes."""
     episodes_per_step: int = 64
-    """Episodes formed from one pool; they cost little beside its encoding."""
+    """Divided evenly among the step's pools; they cost little beside the encoding of a pool."""
+    pools_per_step: int = 1
+    """Pools whose gradients a step averages, over all processes. More of them with fewer episodes
+    each stand for the field's 16 episodes per step. They decide the weights, processes do not."""
+    precision: Precision = "fp32"
+    """bf16 encodes clips under autocast; losses, scores and weights stay float32. Measured: no gain
+    on a CPU."""
+    compile: bool = False
+    """Compile the encoding of clips; slow to start, and its last bits differ."""
     frames: int | None = None
     """T, frames of a clip, out of the stored ones; None = all stored."""
     preset: str = "i2st"
     """Of the network; see `i2st_model.config.PRESETS`."""
     network: Mapping[str, Any] = field(default_factory=dict)
     """Fields of NetworkConfig on top of the preset."""
+    encoder: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the encoder that trains where the shards store frames."""
     alpha: float = 0.0
     """Weight of the base-class loss; 0 leaves the head out. Inferred from MoLo (0.1 to 0.8).
     Measured: 0.3 does not help."""
@@ -85,7 +104,7 @@ class TrainConfig:
     """Show each clip in one of the stored views, drawn at random; base leaves them aside. Without
     stored views both are the same."""
     fast_rate: float = 1e-3
-    """Learning rate of projection and mask decoder. Measured."""
+    """Learning rate of projection and mask decoder, and of all of another method. Measured."""
     slow_rate: float = 1e-5
     """Learning rate of the rest. Measured by class cross-validation inside train and val: 1e-4 fits
     the 11 training classes better and new classes 0.8 points worse; more classes may bear more."""
@@ -125,14 +144,26 @@ class TrainConfig:
                     "pass one"
                 )
             object.__setattr__(self, name, None if value is None else tuple(map(str, value)))
+        for name in MAPPINGS:
+            value = getattr(self, name)
+            if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+                raise ConfigError(
+                    f"{name}={value!r}; settings by name were needed; write e.g. {name}.NAME=VALUE"
+                )
         check_fields(self, RANGES)
+        if self.episodes_per_step % self.pools_per_step:
+            raise ConfigError(
+                f"episodes_per_step={self.episodes_per_step} with pools_per_step="
+                f"{self.pools_per_step}; a multiple was needed; raise episodes_per_step to "
+                f"{-(-self.episodes_per_step // self.pools_per_step) * self.pools_per_step}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values from which `train_config` rebuilds this config."""
         values = asdict(self)
         for name in ("classes", "val_classes"):
             values[name] = None if values[name] is None else list(values[name])
-        return {**values, "network": dict(self.network)}
+        return values
 
 
 def train_config(values: Mapping[str, Any]) -> TrainConfig:

@@ -1,5 +1,6 @@
 """Whether a run folder may be started, gone on with, or is finished."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,56 +9,107 @@ import torch
 from data_manifests import __version__
 from i2st_model.checkpoints import load_checkpoint
 from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, read_config, write_json
-from i2st_model.training.config import TrainConfig, TrainReport
+from i2st_model.training.config import TrainConfig, TrainReport, train_config
 from i2st_model.training.schedules import num_steps
 from i2st_model.training.store import VideoStore
+from pipeline.devices import resolve_device
 from pipeline.errors import ConfigError
 from pipeline.shards.fingerprint import differences
 
+NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
 
-def is_resumed(config: TrainConfig, store: VideoStore, run_folder: Path, *, resume: bool) -> bool:
-    """Whether the folder holds this very run; the thread count is then set to the recorded one.
+
+def run_status(
+    config: TrainConfig,
+    store: VideoStore,
+    run_folder: Path,
+    *,
+    resume: bool,
+    allow_nondeterministic: bool,
+) -> str:
+    """Say what the folder holds of this very run.
 
     Args:
         config: what is asked.
-        store: features that are given.
+        store: what the shards hold.
         run_folder: the run's folder.
         resume: whether going on with a run is allowed.
+        allow_nondeterministic: go on even where the last bits will differ from those of a run
+            that was not cut short.
 
     Returns:
-        False where the folder holds no run.
+        `NEW` where it holds no run, else `UNFINISHED` or `FINISHED`.
 
     Raises:
-        ConfigError: it holds a run and ``resume`` is False, or another run.
+        ConfigError: it holds a run and ``resume`` is False, or another run, or one that was begun
+            with other threads or on another kind of device.
         CheckpointError: its config.json is damaged.
     """
     if not (run_folder / CONFIG_NAME).is_file():
-        return False
+        return NEW
     if not resume:
         raise ConfigError(
             f"{run_folder} holds a run already; an empty folder was needed; pass --resume to go on "
             "with it, or another --run"
         )
     recorded, asked = read_config(run_folder), _asked(config, store)
-    differing = differences({key: recorded.get(key) for key in asked}, asked)
+    known = {**recorded, "train": _with_defaults(recorded.get("train"))}
+    differing = differences({key: known.get(key) for key in asked}, asked)
     if differing:
         raise ConfigError(
             f"{run_folder} is another run: {', '.join(differing)}; the same settings and shards "
             "were needed to resume; pass them, or another --run"
         )
-    threads = recorded.get("threads")
-    if isinstance(threads, int) and threads > 0:
-        # Another number of threads sums in another order, and the weights differ in the last bit.
-        torch.set_num_threads(threads)
-    return True
+    if (run_folder / CHECKPOINT_NAME).is_file():
+        return FINISHED
+    changed = changed_bits(config, recorded)
+    if changed and not allow_nondeterministic:
+        raise ConfigError(
+            f"{run_folder} was begun otherwise: {', '.join(changed)}; the same were needed to end "
+            f"in the same bits; {_hint(recorded)}, or pass --allow-nondeterministic"
+        )
+    return UNFINISHED
+
+
+def changed_bits(config: TrainConfig, recorded: Mapping[str, Any]) -> list[str]:
+    """What beside config and shards decides the last bits, and differs from a run's record.
+
+    Sums on other threads, or on a GPU, are made in another order.
+
+    Args:
+        config: what is asked.
+        recorded: the run's config.json.
+
+    Returns:
+        One phrase for each difference.
+    """
+    now = _decides_bits(config)
+    return differences({key: recorded.get(key, value) for key, value in now.items()}, now)
+
+
+def _hint(recorded: Mapping[str, Any]) -> str:
+    return f"pass --threads {recorded.get('threads')} --device {recorded.get('device')}"
+
+
+def _with_defaults(recorded: Any) -> Any:
+    """A recorded config with the fields that were added since; as it is where it is unreadable."""
+    try:
+        return train_config(recorded).to_dict()
+    except (ConfigError, TypeError):
+        return recorded
 
 
 def record_run(config: TrainConfig, store: VideoStore, run_folder: Path) -> None:
     """Write config.json: what is asked, and what else decides the bits of the weights."""
-    decided = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    decided = {**_decides_bits(config), "torch": torch.__version__}
     shards = str(store.reader.folder.resolve())
     values = {"version": __version__, "shards": shards, **_asked(config, store), **decided}
     write_json(run_folder / CONFIG_NAME, values)
+
+
+def _decides_bits(config: TrainConfig) -> dict[str, Any]:
+    kind = resolve_device(config.device).partition(":")[0]
+    return {"threads": torch.get_num_threads(), "device": kind}
 
 
 def _asked(config: TrainConfig, store: VideoStore) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from i2st_model.training.store import VideoStore
 
 INITIAL = WORD - 1
 """Number of the torch seed that initial weights are drawn from; no step reaches it."""
+NO_ROWS = np.empty(0, dtype=np.int64)
 
 
 def network_config_for(

@@ -3,6 +3,7 @@
 No RNG state is among it: every pool seeds its own draws from (seed, number).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor
 
 from i2st_model.checkpoints import load_tensors, save_tensors
-from i2st_model.runs import STATE_NAME
 from i2st_model.training.learner import Learner
 from pipeline.errors import CheckpointError
 
@@ -35,21 +35,23 @@ class Best:
 
 
 def save_state(
-    run_folder: Path,
+    path: Path,
     *,
     step: int,
     learner: Learner,
     optimizer: torch.optim.Optimizer,
     best: Best,
+    notes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write ``state.safetensors``, whole or not at all.
+    """Write a state, whole or not at all.
 
     Args:
-        run_folder: the run's folder.
+        path: the file.
         step: steps that are done.
         learner: its current weights.
         optimizer: its moments are stored by parameter name.
         best: weights to keep so far.
+        notes: JSON values to keep beside them.
     """
     tensors = {f"network.{name}": value for name, value in learner.weights().items()}
     tensors |= {f"best.{name}": value for name, value in best.weights.items()}
@@ -61,17 +63,18 @@ def save_state(
         "step": step,
         "best_step": best.step,
         "best_val_accuracy": best.val_accuracy,
+        **(notes or {}),
     }
-    save_tensors(run_folder / STATE_NAME, tensors, values)
+    save_tensors(path, tensors, values)
 
 
 def load_state(
-    run_folder: Path, *, learner: Learner, optimizer: torch.optim.Optimizer
+    path: Path, *, learner: Learner, optimizer: torch.optim.Optimizer
 ) -> tuple[int, Best]:
-    """Read ``state.safetensors`` into a learner and its optimizer.
+    """Read a state into a learner and its optimizer.
 
     Args:
-        run_folder: the run's folder.
+        path: the file.
         learner: as built from the run's config.
         optimizer: over its parameters.
 
@@ -81,7 +84,6 @@ def load_state(
     Raises:
         CheckpointError: the file is damaged, or does not fit the learner.
     """
-    path = run_folder / STATE_NAME
     values, tensors = load_tensors(path)
     if values.get("format") != FORMAT:
         raise CheckpointError(

@@ -1,20 +1,37 @@
-"""One training step: losses, gradient, update."""
+"""One training step: losses of its pools, mean gradient, update.
 
+Shape letters: P pools of the step.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from i2st_model.training.config import TrainConfig
+from i2st_model.training.gradients import GradientSum
 from i2st_model.training.learner import Learner
+from i2st_model.training.ranks import Ranks
 from i2st_model.training.schedules import learning_rate_factor
+from i2st_model.training.setup import torch_seed
+from i2st_model.training.step_pools import StepPools
 from pipeline.errors import I2STError
+
+
+class NotFiniteError(I2STError):
+    """A loss or a gradient is not finite; ``culprits`` names the terms or parameters."""
+
+    def __init__(self, message: str, culprits: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.culprits = culprits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
-    """Numbers of one step."""
+    """Numbers of one step: means over its pools, weighted by their episodes."""
 
     loss: float
     parts: dict[str, float]
@@ -51,53 +68,145 @@ def take_step(
     config: TrainConfig,
     learner: Learner,
     optimizer: torch.optim.Optimizer,
-    batch: Any,
+    batches: Iterable[Any],
     *,
-    step: int,
-    num_steps: int,
+    pools: StepPools,
+    ranks: Ranks,
 ) -> StepResult:
-    """Update the network once.
+    """Update the network once, with the mean gradient of the step's pools.
 
     Args:
         config: the run's settings.
         learner: its network is in training mode.
         optimizer: from `build_optimizer`.
-        batch: of the learner, for this step.
-        step: 0 for the first step.
-        num_steps: of the whole run.
+        batches: of the learner, one for each of this process's pools.
+        pools: of the step, all processes together.
+        ranks: the processes that share the step.
 
     Returns:
-        Numbers for the log.
+        Numbers for the log, the same in every process.
 
     Raises:
-        I2STError: loss or gradient is not finite; the network is left as it was.
+        NotFiniteError: a loss or the gradient is not finite, in any process; the network is left
+            as it was.
     """
-    factor = learning_rate_factor(step, num_steps, config.warmup)
+    factor = learning_rate_factor(pools.step, pools.num_steps, config.warmup)
     for group in optimizer.param_groups:
         group["lr"] = group["base_rate"] * factor
-    losses = learner.losses(batch)
-    _require_finite("loss", losses.total.item(), config, step)
-    optimizer.zero_grad(set_to_none=True)
-    losses.total.backward()
-    parameters = learner.network.parameters()
-    norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip).item()
-    _require_finite("gradient norm", norm, config, step)
+    terms = backward_pools(config, learner, batches, pools=pools, ranks=ranks)
+    require_finite_terms(terms, config, pools)
+    norm = torch.nn.utils.clip_grad_norm_(learner.network.parameters(), config.gradient_clip)
+    _require_finite_gradient(norm.item(), learner, config, pools)
     optimizer.step()
+    means = {
+        name: sum(value * share for value, share in zip(values, pools.shares, strict=True))
+        for name, values in terms.items()
+    }
     return StepResult(
-        loss=losses.total.item(),
-        parts={name: value.item() for name, value in losses.parts.items()},
-        accuracy=losses.accuracy,
-        gradient_norm=norm,
+        loss=means.pop("loss"),
+        accuracy=means.pop("accuracy"),
+        parts=means,
+        gradient_norm=norm.item(),
         learning_rate=optimizer.param_groups[0]["lr"],
     )
 
 
-def _require_finite(what: str, value: float, config: TrainConfig, step: int) -> None:
-    if not isfinite(value):
-        first = step * config.episodes_per_step
-        last = min(config.episodes, first + config.episodes_per_step) - 1
-        raise I2STError(
-            f"{what} is {value} at step {step + 1} (episodes {first} to {last} of "
-            f"seed {config.seed}); a finite number was needed; lower the learning rates, fast_rate="
-            f"{config.fast_rate} and slow_rate={config.slow_rate}"
-        )
+def backward_pools(
+    config: TrainConfig,
+    learner: Learner,
+    batches: Iterable[Any],
+    *,
+    pools: StepPools,
+    ranks: Ranks,
+) -> dict[str, list[float]]:
+    """Put the mean gradient of a step's pools on the parameters.
+
+    Args:
+        config: the run's settings.
+        learner: its network is in training mode.
+        batches: one for each of this process's pools.
+        pools: of the step, all processes together.
+        ranks: the processes that share the step.
+
+    Returns:
+        ``loss``, the learner's terms and ``accuracy``: of each of the P pools, in order.
+    """
+    parameters = list(learner.network.parameters())
+    for parameter in parameters:
+        parameter.grad = None
+    places = ranks.share(range(len(pools.numbers)))
+    alone = len(pools.numbers) == ranks.count == 1
+    gradients = None if alone else GradientSum(parameters, ranks)
+    rows: dict[int, dict[str, float]] = {}
+    with ranks.together():
+        for place, batch in zip(places, batches, strict=True):
+            torch.manual_seed(torch_seed(config.seed, pools.numbers[place]))
+            losses = learner.losses(batch)
+            (losses.total * pools.shares[place]).backward()
+            parts = {name: value.item() for name, value in losses.parts.items()}
+            rows[place] = {"loss": losses.total.item(), **parts, "accuracy": losses.accuracy}
+            if gradients is not None:
+                gradients.take()
+    if gradients is not None:
+        gradients.give()
+    return _of_all(rows, len(pools.numbers), ranks)
+
+
+def _of_all(rows: dict[int, dict[str, float]], count: int, ranks: Ranks) -> dict[str, list[float]]:
+    """Numbers of all pools, from every process; one that lacks a pool adds exact zeros."""
+    names = list(next(iter(rows.values())))
+    table = torch.zeros(count, len(names), dtype=torch.float64)
+    for place, row in rows.items():
+        table[place] = torch.tensor(list(row.values()), dtype=torch.float64)
+    return dict(zip(names, ranks.sum(table).T.tolist(), strict=True))
+
+
+def require_finite_terms(
+    terms: dict[str, list[float]], config: TrainConfig, pools: StepPools
+) -> None:
+    """Refuse losses that are not finite.
+
+    Args:
+        terms: from `backward_pools`.
+        config: the run's settings.
+        pools: of the step.
+
+    Raises:
+        NotFiniteError: names the pools and the terms.
+    """
+    bad = [
+        (name, number, value)
+        for name, values in terms.items()
+        for number, value in zip(pools.numbers, values, strict=True)
+        if not isfinite(value)
+    ]
+    if bad:
+        first = bad[0]
+        culprits = tuple(dict.fromkeys(name for name, _, _ in bad if name != "loss"))
+        where = f"loss is {first[2]}" + (f" in its term {', '.join(culprits)}" if culprits else "")
+        raise NotFiniteError(_message(where, config, pools), culprits or ("loss",))
+
+
+def _require_finite_gradient(
+    norm: float, learner: Learner, config: TrainConfig, pools: StepPools
+) -> None:
+    if isfinite(norm):
+        return
+    bad = tuple(name for name, gradient in _gradients(learner) if not gradient.isfinite().all())
+    some = f" of {bad[0]}{' and others' if len(bad) > 1 else ''}" if bad else ""
+    raise NotFiniteError(_message(f"gradient norm{some} is {norm}", config, pools), bad)
+
+
+def _gradients(learner: Learner) -> Iterable[tuple[str, Tensor]]:
+    for name, parameter in learner.network.named_parameters():
+        if parameter.grad is not None:
+            yield name, parameter.grad
+
+
+def _message(what: str, config: TrainConfig, pools: StepPools) -> str:
+    first = pools.step * config.episodes_per_step
+    return (
+        f"{what} at step {pools.step + 1} (episodes {first} to {first + sum(pools.episodes) - 1} "
+        f"of seed {config.seed}); a finite number was needed; lower the learning rates, fast_rate="
+        f"{config.fast_rate} and slow_rate={config.slow_rate}"
+    )

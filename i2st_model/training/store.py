@@ -20,6 +20,11 @@ class VideoReader(Protocol):
         ...
 
     @property
+    def video_ids(self) -> Sequence[str]:
+        """By row."""
+        ...
+
+    @property
     def class_names(self) -> list[str]:
         """By class number."""
         ...

@@ -1,0 +1,143 @@
+"""The processes that share a run: one alone, or those that torchrun started.
+
+Each takes some of a step's pools. Gradients are summed in float64, where float32 numbers of like
+size add exactly, so neither the number of processes nor their order shows in the weights.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from pipeline.errors import I2STError
+
+FOREVER = timedelta(days=365)
+"""Others wait as long as the first one takes to look at the val split; a process that dies is
+noticed by its closed connection and by torchrun, not by a timeout."""
+MESSAGE_BYTES = 2048
+
+Item = TypeVar("Item")
+
+
+class Ranks:
+    """This process among those that share a run.
+
+    Args:
+        number: of this process; 0 alone writes files and speaks.
+        count: of all processes.
+        device: where sums over processes are made.
+    """
+
+    def __init__(self, number: int = 0, count: int = 1, device: str = "cpu") -> None:
+        self.number, self.count, self.device = number, count, device
+
+    @property
+    def local(self) -> int:
+        """Number of this process on its machine, which decides its GPU."""
+        return int(os.environ.get("LOCAL_RANK", "0")) if self.count > 1 else 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes and speaks for all."""
+        return self.number == 0
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Those of the items that are this process's: every ``count``-th."""
+        return items[self.number :: self.count]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum a tensor over all processes, in place where there are several."""
+        if self.count > 1:
+            there = values.to(self.device)
+            distributed.all_reduce(there)
+            return there.to(values.device)
+        return values
+
+    def from_first(self, make: Callable[[], str]) -> str:
+        """Text that the first process makes, in all of them."""
+        if self.count == 1:
+            return make()
+        with self.together():
+            text = make() if self.first else ""
+        return self._text(text, 0)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Raise in every process what one of them raises inside.
+
+        Raises:
+            I2STError: another process failed; the text is that of its fault.
+        """
+        if self.count == 1:
+            yield
+            return
+        try:
+            yield
+        except Exception as fault:
+            self._judge(fault)
+            raise
+        self._judge(None)
+
+    def _judge(self, fault: Exception | None) -> None:
+        """Let the lowest process that failed speak for all."""
+        code = 0
+        if fault is not None:
+            code = fault.exit_code if isinstance(fault, I2STError) else 1
+        codes = torch.zeros(self.count, dtype=torch.int64)
+        codes[self.number] = code
+        distributed.all_reduce(codes)
+        failed = codes.nonzero().flatten().tolist()
+        if not failed:
+            return
+        said = str(fault) if isinstance(fault, I2STError) else repr(fault)
+        text = self._text(f"{said} (process {self.number} of {self.count})", failed[0])
+        if fault is None:
+            error = I2STError(text)
+            error.exit_code = int(codes[failed[0]])
+            raise error
+
+    def _text(self, text: str, source: int) -> str:
+        buffer = torch.zeros(MESSAGE_BYTES, dtype=torch.uint8)
+        if self.number == source:
+            data = text.encode()[:MESSAGE_BYTES]
+            buffer[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        distributed.broadcast(buffer, source)
+        return bytes(buffer.tolist()).rstrip(b"\0").decode(errors="replace")
+
+
+def current_ranks() -> Ranks:
+    """This process's place in the group that `joined_ranks` has joined, or alone."""
+    if not distributed.is_initialized():
+        return Ranks()
+    device = "cuda" if "nccl" in distributed.get_backend_config() else "cpu"
+    return Ranks(distributed.get_rank(), distributed.get_world_size(), device)
+
+
+@contextmanager
+def joined_ranks(*, cuda: bool) -> Iterator[Ranks]:
+    """Join the processes that torchrun started, as its environment variables tell.
+
+    Args:
+        cuda: sum on GPUs through nccl; else on CPUs through gloo.
+
+    Yields:
+        This process's place; alone where torchrun did not start it.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
+        yield current_ranks()
+        return
+    if os.environ.get("MASTER_ADDR") in ("127.0.0.1", "localhost"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # Errors and names travel between CPUs in any case.
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    distributed.init_process_group(backend, timeout=FOREVER)
+    try:
+        yield current_ranks()
+    finally:
+        distributed.destroy_process_group()
