@@ -50,8 +50,8 @@ def open_store(
         return FeatureStore(reader, num_frames=frames)
     if not encoder:
         raise ConfigError(
-            f"{folder} holds frames and no encoder is named; features or an encoder were needed; "
-            "pass --set encoder.name=timm:resnet50, or extract with `--store features`"
+            f"{folder} holds frames; features were needed; extract into another folder with "
+            "`--store features`, or train an encoder with --set encoder.name=timm:resnet50"
         )
     place = torch.device(resolve_device(device))
     # Adapters are drawn at random; the draw shall not move the caller's generators.
