@@ -19,7 +19,7 @@ class FewShotMethod(nn.Module):
     A subclass names itself, says what it needs, and defines `prepare` and `score`; that gives it
     the command line, batched evaluation, statistics and, where it has weights, training. `fit` is
     called once, before anything else and before weights are loaded: layers whose size depends on
-    the features are made there. Constructor arguments are the method's options; all have defaults.
+    the features are made there, from torch's RNG. Constructor arguments are the method's options.
     """
 
     name: ClassVar[str]
@@ -46,7 +46,7 @@ class FewShotMethod(nn.Module):
         """Take what the training split gives; nothing unless a subclass wants it."""
 
     def prepare(self, clips: Clips) -> dict[str, Tensor]:
-        """Make of each clip, by itself, what `score` compares. Differentiable.
+        """Make of each clip, by itself, what `score` compares. Differentiable where trainable.
 
         Args:
             clips: B clips.
@@ -57,7 +57,7 @@ class FewShotMethod(nn.Module):
         raise NotImplementedError
 
     def score(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
-        """Score every query clip of every episode against every class. Differentiable.
+        """Score every query clip of every episode against every class. Differentiable as `prepare`.
 
         Args:
             support: what `prepare` made, gathered: leading axes (E, N, K).
