@@ -43,6 +43,14 @@ class Seen:
             videos=tuple(dict.fromkeys((*self.videos, *other.videos))),
         )
 
+    def counted(self) -> str:
+        """How much it is, in words, with the first of each."""
+        parts = []
+        for names, what in ((self.classes, "classes"), (self.videos, "videos")):
+            if names:
+                parts.append(f"{len(names)} {what} ({_first(names)})")
+        return ", ".join(parts)
+
 
 NOTHING_SEEN = Seen()
 

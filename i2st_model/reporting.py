@@ -43,11 +43,23 @@ def render(table: ResultTable, form: str) -> str:
     Raises:
         ConfigError: there is no such form.
     """
+    require_form(form)
+    return FORMS[form](table)
+
+
+def require_form(form: str) -> None:
+    """Refuse an unknown form, before the work begins.
+
+    Args:
+        form: as for `render`.
+
+    Raises:
+        ConfigError: there is no such form.
+    """
     if form not in FORMS:
         raise ConfigError(
             f"format={form!r} is unknown; known: {', '.join(FORMS)}; one is needed; pass one"
         )
-    return FORMS[form](table)
 
 
 def _text(table: ResultTable) -> str:

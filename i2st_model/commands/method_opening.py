@@ -1,0 +1,95 @@
+"""What commands that evaluate methods begin with: which runs, which shards, and weights loaded."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from i2st_model.commands.opening import open_features
+from pipeline.commands.console import note
+
+RUNS, SHARDS = Path("runs"), Path("shards")
+
+
+def open_methods(
+    names: Sequence[str] | None,
+    runs: Sequence[Path],
+    *,
+    shards: Path | None,
+    frames: int | None,
+    device: str,
+    on_settings: Callable[[Mapping[str, Any]], None],
+) -> list[Any]:
+    """Choose methods, their runs and the shards, and load all.
+
+    Args:
+        names: methods asked for; None where none was.
+        runs: folders of runs asked for.
+        shards: folder of shards; by default those of the first run, or the newest.
+        frames: of a clip; by default the run's.
+        device: auto, cpu or cuda.
+        on_settings: called with what was chosen, before the shards are opened.
+
+    Returns:
+        ReadyMethods, in the order asked for; they share a store unless they trained encoders.
+
+    Raises:
+        BackendError: no method has a name that was asked for.
+        ConfigError: a run or the shards are absent, or do not go together.
+        CheckpointError: a checkpoint is damaged.
+        ShardError: the shards are damaged.
+    """
+    from i2st_model.load_method import load_method
+    from i2st_model.method_runs import choose_method_runs
+    from i2st_model.method_table import ReadyMethod
+
+    chosen = choose_method_runs(names, runs, root=RUNS)
+    of_runs = [one.run for one in chosen if one.run is not None]
+    for run in of_runs:
+        note(f"run: {run}")
+    folder, own_frames = _shards_and_frames(of_runs, shards, frames)
+    methods = ",".join(dict.fromkeys(one.method for one in chosen))
+    on_settings({"method": methods, "frames": own_frames})
+    stores = _Stores(folder, own_frames, device, of_runs[0] if of_runs else None)
+    ready = []
+    for one in chosen:
+        store = stores.seen_by(one.run)
+        method, checkpoint = load_method(
+            one.method, store, shards=folder, run=one.run, device=device
+        )
+        several = sum(other.method == one.method for other in chosen) > 1
+        label = f"{one.method} {one.run.name}" if several and one.run else one.method
+        ready.append(ReadyMethod(label=label, method=method, checkpoint=checkpoint, store=store))
+    return ready
+
+
+class _Stores:
+    """Stores of one folder: one for all, but one per run where runs trained encoders."""
+
+    def __init__(
+        self, folder: Path, frames: int | None, device: str, first_run: Path | None
+    ) -> None:
+        self._open = lambda run: open_features(folder, frames, run=run, device=device)
+        self._first_run, self._shared = first_run, self._open(first_run)
+
+    def seen_by(self, run: Path | None) -> Any:
+        """Return the store as the encoder of a run sees it."""
+        from i2st_model.end_to_end.encoded_frames import EncodedFrames
+
+        encoded = isinstance(self._shared.reader, EncodedFrames)
+        another = run not in (None, self._first_run)
+        return self._open(run) if encoded and another else self._shared
+
+
+def _shards_and_frames(
+    runs: Sequence[Path], shards: Path | None, frames: int | None
+) -> tuple[Path, int | None]:
+    from i2st_model.runs import find_newest_run, find_newest_shards
+    from i2st_model.settings import recorded_run
+
+    if runs:
+        recorded = recorded_run(runs[0])
+        shards, frames = shards or recorded.shards, frames or recorded.train.frames
+    elif shards is None and any(RUNS.glob("*/checkpoint.safetensors")):
+        # The same shards as the trained network's, so that methods are compared on the same clips.
+        shards = recorded_run(find_newest_run(RUNS)).shards
+    return shards or find_newest_shards(SHARDS), frames
