@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 import data_manifests
 from i2st_model.commands.demo import demo
+from i2st_model.commands.episodes import episodes_make, episodes_show, episodes_verify
 from i2st_model.commands.evaluate import evaluate
 from i2st_model.commands.train import train
 from pipeline.commands.console import EXIT_SIGNAL, note, printable
@@ -40,6 +41,10 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
             "check": manifest_check,
             "import": manifest_import,
         },
+    ),
+    "episodes": (
+        "Files of test episodes: the same for everyone, by video id.",
+        {"make": episodes_make, "show": episodes_show, "verify": episodes_verify},
     ),
     "prompts": ("What the segmenter is asked to find.", {"show": prompts_show}),
     "masks": ("How good a segmenter's masks are.", {"score": masks_score}),

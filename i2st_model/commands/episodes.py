@@ -1,0 +1,150 @@
+"""`i2st episodes`: make, show and verify files of test episodes."""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from i2st_model.commands.lists import new_file
+from i2st_model.commands.opening import open_features
+from i2st_model.commands.options import Seed, Shards
+from pipeline.commands.console import EXIT_REFUSED, note, show_json, show_result, show_table
+from pipeline.commands.options import Json
+
+EpisodeFile = Annotated[Path, typer.Argument(metavar="FILE", help="Of `i2st episodes make`.")]
+
+
+def episodes_make(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="A new file.")],
+    shards: Shards = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    way: Annotated[int, typer.Option(help="Classes per episode.")] = 5,
+    shot: Annotated[int, typer.Option(help="Support clips per class.")] = 1,
+    queries: Annotated[int, typer.Option(help="Query clips per class.")] = 1,
+    episodes: Annotated[int, typer.Option(help="Episodes.")] = 10_000,
+    seed: Seed = 0,
+    disjoint_groups: Annotated[
+        bool, typer.Option(help="Support and query from different source videos.")
+    ] = False,
+    drop_small_classes: Annotated[
+        bool, typer.Option(help="Leave out classes with too few videos.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Draw episodes and keep them by video id; the same that `i2st evaluate` draws."""
+    from i2st_model.episode_draws import draw_episodes
+    from i2st_model.episode_files import save_episodes
+    from i2st_model.evaluate_config import EvaluateConfig
+
+    new_file(out, "FILE")
+    config = EvaluateConfig(
+        split=split,
+        way=way,
+        shot=shot,
+        queries=queries,
+        episodes=episodes,
+        seed=seed,
+        disjoint_groups=disjoint_groups,
+        drop_small_classes=drop_small_classes,
+    )
+    drawn = draw_episodes(_open(shards), config)
+    sha256 = save_episodes(out, drawn)
+    show_result({"file": str(out), **_facts(drawn), **_bytes_of(out, sha256)}, as_json)
+
+
+def episodes_show(
+    file: EpisodeFile,
+    number: Annotated[
+        int | None, typer.Option(min=0, help="Show the clips of this episode.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what an episode file holds; reads no shards."""
+    from i2st_model.episode_files import load_episodes
+    from pipeline.errors import ConfigError
+
+    kept = load_episodes(file)
+    if number is None:
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        show_result({"file": str(file), **_facts(kept), **_bytes_of(file, sha256)}, as_json)
+        return
+    if number >= kept.num_episodes:
+        raise ConfigError(
+            f"--number {number}, {file} holds {kept.num_episodes} episodes; 0 to "
+            f"{kept.num_episodes - 1} is needed; lower it"
+        )
+    ids = kept.video_ids
+    rows = [
+        (
+            kept.class_names[place],
+            [ids[video] for video in support],
+            [ids[video] for video in query],
+        )
+        for place, support, query in zip(
+            kept.classes[number].tolist(),
+            kept.support[number].tolist(),
+            kept.query[number].tolist(),
+            strict=True,
+        )
+    ]
+    titles = ("class", "support", "query")
+    if as_json:
+        show_json({"number": number, "rows": [dict(zip(titles, row, strict=True)) for row in rows]})
+    else:
+        show_table([(name, ", ".join(own), ", ".join(asked)) for name, own, asked in rows], titles)
+
+
+def episodes_verify(
+    file: EpisodeFile,
+    shards: Shards = None,
+    other_features: Annotated[
+        bool, typer.Option(help="Accept the same videos seen by another encoder.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare an episode file with shards: videos, classes, split, sources and digest."""
+    from i2st_model.episode_checks import differences
+    from i2st_model.episode_files import load_episodes
+
+    kept = load_episodes(file)
+    store = _open(shards)
+    found = differences(kept, store)
+    if other_features and kept.digest != store.index.digest:
+        note(f"accepted: {found.pop()}")
+    if as_json:
+        show_json({"file": str(file), "shards": str(store.reader.folder), "differences": found})
+    else:
+        for clause in found:
+            typer.echo(f"differs: {clause}")
+        if not found:
+            typer.echo(f"{file} fits {store.reader.folder}: {kept.num_episodes} episodes")
+    if found:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def _open(shards: Path | None) -> Any:
+    from i2st_model.runs import find_newest_shards
+
+    return open_features(shards or find_newest_shards(Path("shards")), None)
+
+
+def _facts(kept: Any) -> dict[str, Any]:
+    return {
+        "dataset": kept.dataset,
+        "split": kept.split,
+        "way": kept.way,
+        "shot": kept.shot,
+        "queries": kept.queries,
+        "episodes": kept.num_episodes,
+        "seed": kept.seed,
+        "disjoint_groups": kept.disjoint_groups,
+        "classes": len(kept.class_names),
+        "videos": len(kept.video_ids),
+        "dropped_classes": ", ".join(kept.dropped_classes) or None,
+        "digest": kept.digest,
+    }
+
+
+def _bytes_of(file: Path, sha256: str) -> dict[str, Any]:
+    return {"size_bytes": file.stat().st_size, "sha256": sha256}

@@ -1,0 +1,277 @@
+"""`i2st evaluate` with many methods and cells, `--save`, episode files, and `i2st episodes`."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_shards import FINGERPRINT, make_shards
+from typer.testing import CliRunner
+
+import cli
+from i2st_model.checkpoints import load_checkpoint, save_checkpoint
+from i2st_model.leaks import video_hashes
+from i2st_model.reporting import FORMS
+from i2st_model.results import load_results
+
+SETTINGS = ("dim=16", "heads=2", "mask_width=8", "num_instances=2", "perception_layers=1")
+TRAIN = ["train", "--episodes", "128", "--device", "cpu", "--select", "last"]
+TRAIN += [word for setting in (*SETTINGS, "stem_tokens=2000") for word in ("--set", setting)]
+FEW = ["--episodes", "60"]
+
+
+def i2st(*words):
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+def done(*words):
+    result = i2st(*words)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refusal(code, *words):
+    result = i2st(*words)
+    assert result.exit_code == code, result.output
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Folder with shards, two finished runs of them, and shards of other kinds."""
+    folder = tmp_path_factory.mktemp("place")
+    make_shards(folder / "shards" / "toy", signal=1.0)
+    other = {**FINGERPRINT, "encoder": {"name": "other", "sha256": "1"}}
+    make_shards(folder / "other" / "seen_otherwise", signal=1.0, fingerprint=other, seed=4)
+    make_shards(folder / "other" / "fewer", name="fewer", classes=(6, 5, 4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for seed in (0, 1):
+            done(*TRAIN, "--seed", seed, "--run", f"runs/seed{seed}")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(place, monkeypatch):
+    monkeypatch.chdir(place)
+
+
+# --- one table ---
+
+
+def test_methods_ways_and_shots_make_one_table_of_the_single_figures():
+    methods, cells = ("protonet", "bi_mhm", "i2st"), [(4, 1), (4, 3), (5, 1), (5, 3)]
+    asked = ["evaluate", *FEW, "--method", ",".join(methods), "--way", "4,5", "--shot", "1,3"]
+    found = json.loads(done(*asked, "--json").stdout)["evaluations"]
+    assert [(one["label"], one["way"], one["shot"]) for one in found] == [
+        (name, *cell) for name in methods for cell in cells
+    ]
+    for one in found:
+        alone = ["--method", one["method"], "--way", one["way"], "--shot", one["shot"], "--json"]
+        single = json.loads(done("evaluate", *FEW, *alone).stdout)
+        assert single == {key: value for key, value in one.items() if key != "label"}
+    shown = done(*asked)
+    lines = shown.stdout.splitlines()
+    for word in ("4-way 1-shot", "4-way 3-shot", "5-way 1-shot", "5-way 3-shot"):
+        assert word in shown.stdout
+    for number, name in enumerate(methods):
+        (line,) = [line for line in lines if name in line]
+        for one in found[4 * number : 4 * number + 4]:
+            assert f"{one['accuracy']:.2f}" in line
+    assert "run: runs/seed1" in shown.stderr
+    assert shown.stderr.count("shards: ") == 1  # read once
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_every_form_holds_the_figures(form):
+    asked = ["evaluate", *FEW, "--method", "protonet,random"]
+    found = json.loads(done(*asked, "--json").stdout)["evaluations"]
+    text = done(*asked, "--format", form).stdout
+    for one in found:
+        assert f"{one['accuracy']:.2f}"[:4] in text
+        assert one["method"] in text
+
+
+def test_several_runs_of_one_method_stand_in_rows_of_their_own():
+    runs = ["--run", "runs/seed0", "--run", "runs/seed1"]
+    found = json.loads(done("evaluate", *FEW, *runs, "--json").stdout)["evaluations"]
+    assert [one["label"] for one in found] == ["i2st seed0", "i2st seed1"]
+    assert [one["checkpoint"] for one in found] == [
+        f"runs/seed{seed}/checkpoint.safetensors" for seed in (0, 1)
+    ]
+
+
+def test_a_run_is_of_its_own_method():
+    message = "runs/seed0 is a run of i2st, asked for: otam.*add i2st to --method"
+    assert re.search(message, refusal(2, "evaluate", "--run", "runs/seed0", "--method", "otam"))
+    found = done("evaluate", *FEW, "--run", "runs/seed0", "--method", "otam,i2st", "--json")
+    assert len(json.loads(found.stdout)["evaluations"]) == 2  # the hint works
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--way", "5,x"], "--way '5,x' is no list of whole numbers; one or several like 1,3,5"),
+        (["--shot", ""], "--shot '' is no list of whole numbers"),
+        (["--shot", "-1"], "--shot '-1' is no list"),
+        (["--method", "otam,,i2st"], "--method 'otam,,i2st' holds an empty name"),
+        (["--method", "otam,foo"], "unknown method 'foo'; known: bi_mhm"),
+        (["--method", "hyrsm"], "no finished run of hyrsm in runs; .* `i2st train --method hyrsm`"),
+        (["--format", "html"], "format='html' is unknown; known: table"),
+        (["--precision", "half"], "precision='half' is unknown; one of float32, float64"),
+        (["--save", "nowhere/r"], "nowhere is no folder; one was needed for r"),
+        (["--save", "shards"], "shards is there already; a new file was needed; name another"),
+        (["--episode-file", "e", "--seed", 1], "--seed beside --episode-file, for which it says"),
+        (["--episode-file", "none"], "none is no file; a file written by i2st was needed"),
+    ],
+)
+def test_evaluate_refuses_in_one_line(words, message):
+    assert re.search(message, refusal(2, "evaluate", *words))
+
+
+def test_precision_of_64_bits_gives_the_same_accuracy():
+    asked = ["evaluate", *FEW, "--method", "bi_mhm", "--json"]
+    narrow = json.loads(done(*asked).stdout)
+    wide = json.loads(done(*asked, "--precision", "float64").stdout)
+    assert wide.pop("precision") == "float64"
+    assert narrow.pop("precision") == "float32"
+    assert wide == narrow
+
+
+# --- files ---
+
+
+def test_saved_results_are_the_printed_figures_and_the_same_bytes_twice(tmp_path):
+    asked = ["evaluate", *FEW, "--method", "protonet,i2st", "--shot", "1,3", "--json"]
+    shas = []
+    for name in ("a", "b"):
+        result = done(*asked, "--save", tmp_path / name)
+        shas += re.findall(r"sha256 ([0-9a-f]{64})", result.stderr)
+    assert len(set(shas)) == 1
+    printed = json.loads(result.stdout)["evaluations"]
+    read = load_results(tmp_path / "a")
+    for one, said in zip(read, printed, strict=True):
+        assert (one.made_by.method, one.episodes.shot) == (said["method"], said["shot"])
+        assert 100 * one.per_episode.mean() == pytest.approx(said["accuracy"])
+    assert (read[2].made_by.run, read[2].made_by.train_seed) == ("seed1", 1)
+    assert len(read[2].made_by.checkpoint_sha256) == 64
+
+
+@pytest.fixture
+def kept(tmp_path):
+    path = tmp_path / "episodes"
+    asked = ["--shot", 2, "--queries", 3, "--seed", 7, *FEW]
+    made = json.loads(done("episodes", "make", path, *asked, "--json").stdout)
+    assert made["size_bytes"] == path.stat().st_size
+    return path, made, asked
+
+
+def test_replayed_episodes_give_the_predictions_of_the_drawn_ones(kept, tmp_path):
+    path, _, asked = kept
+    methods = ["evaluate", "--method", "bi_mhm,i2st"]
+    done(*methods, *asked, "--save", tmp_path / "drawn")
+    replayed = done(*methods, "--episode-file", path, "--save", tmp_path / "replayed")
+    assert (tmp_path / "drawn").read_bytes() == (tmp_path / "replayed").read_bytes()
+    assert "60 5-way 2-shot, seed 7" in replayed.stderr
+
+
+def test_episodes_are_shown(kept):
+    path, made, _ = kept
+    shown = json.loads(done("episodes", "show", path, "--json").stdout)
+    assert shown == made
+    expected = {"dataset": "toy", "split": "test", "way": 5, "shot": 2, "queries": 3, "seed": 7}
+    assert {key: shown[key] for key in expected} == expected
+    assert (shown["episodes"], shown["classes"], shown["videos"]) == (60, 5, 40)
+    one = json.loads(done("episodes", "show", path, "--number", 59, "--json").stdout)
+    for row in one["rows"]:
+        assert [len(row["support"]), len(row["query"])] == [2, 3]
+        assert all(clip.startswith(row["class"]) for clip in row["support"] + row["query"])
+    text = done("episodes", "show", path, "--number", 59).stdout
+    assert ", ".join(one["rows"][0]["query"]) in text
+    assert "0 to 59 is needed" in refusal(2, "episodes", "show", path, "--number", 60)
+
+
+def test_episodes_are_verified_against_shards(kept):
+    path, _, _ = kept
+    assert "fits shards/toy: 60 episodes" in done("episodes", "verify", path).stdout
+    other = ["episodes", "verify", path, "--shards"]
+    differing = i2st(*other, "other/fewer")
+    assert differing.exit_code == 4
+    for clause in ("dataset 'toy' there and 'fewer' here", "8 of 40 videos", "not in split 'test'"):
+        assert clause in differing.stdout
+    elsewhere = i2st(*other, "other/seen_otherwise", "--json")
+    assert elsewhere.exit_code == 4
+    assert [one.split()[0] for one in json.loads(elsewhere.stdout)["differences"]] == ["digest"]
+    assert "accepted: digest" in done(*other, "other/seen_otherwise", "--other-features").stderr
+
+
+def test_episodes_that_do_not_fit_are_refused_and_the_hints_work(kept, tmp_path):
+    path, _, _ = kept
+    asked = ["evaluate", "--method", "otam", "--episode-file", path, "--shards"]
+    line = refusal(4, *asked, "other/fewer")
+    assert re.search(r"does not fit other/fewer: dataset .*; 8 of 40 videos .*; .*digest", line)
+    assert line.endswith("or make episodes of these with `i2st episodes make`")
+    assert "--other-features where the same" in refusal(4, *asked, "other/seen_otherwise")
+    done(*asked, "other/seen_otherwise", "--other-features")  # the hint
+    done("episodes", "make", tmp_path / "e", "--shards", "other/fewer", "--way", 4)  # the other
+
+
+def test_damaged_files_are_refused_by_every_command_that_reads_them(kept):
+    path, _, _ = kept
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    for words in (
+        ["episodes", "show", path],
+        ["episodes", "verify", path],
+        ["evaluate", "--method", "otam", "--episode-file", path],
+    ):
+        assert "its seal does not match" in refusal(4, *words)
+
+
+def test_episodes_make_overwrites_nothing(kept):
+    path, _, _ = kept
+    assert "is there already" in refusal(2, "episodes", "make", path)
+
+
+# --- leaks ---
+
+
+@pytest.fixture
+def leaky(tmp_path):
+    """A run that trained on a test class and on two test videos of another."""
+    run = tmp_path / "leaky"
+    run.mkdir()
+    (run / "config.json").write_bytes(Path("runs/seed0/config.json").read_bytes())
+    kept = load_checkpoint(Path("runs/seed0"))
+    hashes = video_hashes(["test 0/00", "test 0/01", "test 3/05", "elsewhere/07"]).tolist()
+    values = {name: getattr(kept.info, name) for name in kept.info.__dataclass_fields__}
+    values |= {"train_classes": ["Test_3", "other"], "train_video_hashes": hashes}
+    save_checkpoint(run, kept.weights, type(kept.info)(**values))
+    return run
+
+
+def test_what_training_saw_is_refused_and_dropped_on_demand(leaky, tmp_path):
+    asked = ["evaluate", "--run", leaky, *FEW, "--way", 4]
+    line = refusal(2, *asked)
+    assert "1 of 5 evaluated classes were trained on by" in line
+    assert "'test 3', and 3 of 40 evaluated videos ('test 0/00', 'test 0/01', 'test 3/05')" in line
+    assert line.endswith("leave them out with --drop-seen")
+    dropped = done(*asked, "--drop-seen", "--method", "i2st,otam", "--save", tmp_path / "r")
+    assert "left out, as training saw them: 1 classes ('test 3'), 3 videos" in dropped.stderr
+    for one in load_results(tmp_path / "r"):
+        assert one.episodes.class_names == ("test 0", "test 1", "test 2", "test 4")
+        assert len(one.episodes.video_ids) == 30
+        assert not {"test 0/00", "test 0/01"} & set(one.episodes.video_ids)
+    done("episodes", "make", tmp_path / "e", *FEW)
+    assert "evaluated classes were trained on" in refusal(
+        2, "evaluate", "--run", leaky, "--episode-file", tmp_path / "e"
+    )
+
+
+def test_clean_runs_are_not_refused():
+    found = json.loads(done("evaluate", *FEW, "--drop-seen", "--json").stdout)
+    assert found["num_videos"] == 40
+    assert np.isfinite(found["accuracy"])
