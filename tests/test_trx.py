@@ -203,3 +203,20 @@ def test_trx_refuses_clips_shorter_than_its_tuples():
 def test_trx_refuses_options_without_meaning(options, said):
     with pytest.raises(ConfigError, match=said):
         Trx(**options)
+
+
+def test_trx_under_autocast_projects_in_half_precision_alone():
+    method = made_trx(32, width=48, dtype=torch.float32).train()
+    support, query = made_clips(32, dtype=torch.float32)
+    exact = scored(method, support, query)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        prepared = method.prepare(Clips(features=query.flatten(0, 1)))
+        assert {value.dtype for value in prepared.values()} == {torch.float32}
+        support_parts = method.prepare(Clips(features=support.flatten(0, 2)))
+    found = method.score(
+        {name: value.unflatten(0, (E, N, K)) for name, value in support_parts.items()},
+        {name: value.unflatten(0, (E, Q)) for name, value in prepared.items()},
+    )
+    # Eight bits of mantissa in the projections: scores move, by less than a part in fifty.
+    assert not torch.equal(found, exact)
+    torch.testing.assert_close(found, exact, rtol=0.02, atol=0)

@@ -52,30 +52,14 @@ class TupleAttention(nn.Module):
         weight_WDC, bias_D = self._centred_keys(frames.shape[2])
         values_WDC = self._by_slot(self.values.weight, frames.shape[2])
         keys_BMD, values_BMD = _rows(frames, weight_WDC), _rows(frames, values_WDC)
-        incidence_PM = tuple_rows(frames.shape[1], self.cardinality).to(frames)
-        first_slot = torch.arange(keys_BMD.shape[1], device=frames.device) < frames.shape[1]
-        whole_BMD = keys_BMD + first_slot.to(frames)[:, None] * bias_D
-        variance_BP = _squares(incidence_PM, whole_BMD) / bias_D.shape[0]
-        query_BMD = whole_BMD * self.norm.weight.square()
-        sides = {
-            "query_keys": query_BMD.unsqueeze(1),
-            "query_values": values_BMD.unsqueeze(1),
-            "keys": keys_BMD,
-            "values": values_BMD,
-        }
-        if not self.training and frames.shape[2] < bias_D.shape[0]:
-            sides = {
-                "query_keys": torch.einsum("bmd,wdc->bwmc", query_BMD, weight_WDC),
-                "query_values": torch.einsum("bmd,wdc->bwmc", values_BMD, values_WDC),
-                "keys": frames,
-                "values": frames,
-            }
-        return sides | {
-            "key_scale": (variance_BP + self.norm.eps).rsqrt(),
-            "key_shift": whole_BMD @ (self.norm.weight * self.norm.bias),
-            "key_offset": (query_BMD @ bias_D) @ incidence_PM.T,
-            "square": _squares(incidence_PM, values_BMD).sum(dim=1),
-        }
+        # Half precision is for the projections alone: variances are sums of large products.
+        with torch.autocast(frames.device.type, enabled=False):
+            parts = self._from_rows(keys_BMD, values_BMD, bias_D)
+            if self.training or frames.shape[2] >= bias_D.shape[0]:
+                return parts
+            for name, weight in (("query_keys", weight_WDC), ("query_values", values_WDC)):
+                parts[name] = torch.einsum("bmd,wdc->bwmc", parts[name].squeeze(1), weight)
+            return parts | {"keys": frames, "values": frames}
 
     def distance(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
         """Squared distance of values to the query's own class prototypes, mean over tuples.
@@ -87,20 +71,34 @@ class TupleAttention(nn.Module):
         Returns:
             (E, Q, N) float.
         """
-        N, K = support["square"].shape[1:3]
         P, M = query["key_scale"].shape[2], support["key_shift"].shape[3]
         incidence_PM = tuple_rows(M // self.cardinality, self.cardinality).to(query["square"])
         weights_EQPNX = self._row_weights(support, query, incidence_PM)  # X = K M from here on
-        values = support["values"].flatten(1, 2)
-        products = _products(query["query_values"], values).flatten(3)
-        cross_EQPNX = torch.matmul(incidence_PM, products).view(weights_EQPNX.shape)
+        products = _products(query["query_values"], support["values"].flatten(1, 2))
+        cross_EQPNX = torch.matmul(incidence_PM, products.flatten(3)).view(weights_EQPNX.shape)
         cross_EQN = (weights_EQPNX * cross_EQPNX).sum(dim=(2, 4))
-        gram = _products(support["query_values"].flatten(0, 1), support["values"].flatten(0, 1))
-        weights = weights_EQPNX.permute(0, 3, 1, 2, 4).reshape(-1, *weights_EQPNX.shape[1:3], K * M)
-        weights = weights.flatten(1, 2)
-        squares = (torch.bmm(weights, gram.reshape(-1, K * M, K * M)) * weights).sum(dim=2)
-        squares_EQN = squares.view(-1, N, query["square"].shape[1], P).sum(dim=3).transpose(1, 2)
+        squares_EQN = _prototype_squares(weights_EQPNX, support)
         return (query["square"].unsqueeze(2) - 2 * cross_EQN + squares_EQN) / P
+
+    def _from_rows(self, keys: Tensor, values: Tensor, bias: Tensor) -> dict[str, Tensor]:
+        """What `prepare` returns, from projected rows (B, M, D) and the bias of keys."""
+        M = keys.shape[1]
+        T = M // self.cardinality
+        incidence_PM = tuple_rows(T, self.cardinality).to(keys)
+        # Every tuple has one row of the first slot: there the bias is added once.
+        whole_BMD = torch.cat([keys[:, :T] + bias, keys[:, T:]], dim=1)
+        query_BMD = whole_BMD * self.norm.weight.square()
+        variance_BP = _squares(incidence_PM, whole_BMD) / bias.shape[0]
+        return {
+            "query_keys": query_BMD.unsqueeze(1),
+            "query_values": values.unsqueeze(1),
+            "keys": keys,
+            "values": values,
+            "key_scale": (variance_BP + self.norm.eps).rsqrt(),
+            "key_shift": whole_BMD @ (self.norm.weight * self.norm.bias),
+            "key_offset": (query_BMD @ bias) @ incidence_PM.T,
+            "square": _squares(incidence_PM, values).sum(dim=1),
+        }
 
     def _row_weights(
         self, support: Mapping[str, Tensor], query: Mapping[str, Tensor], incidence_PM: Tensor
@@ -140,13 +138,23 @@ def _rows(frames: Tensor, weight: Tensor) -> Tensor:
     """Project (B, T, C) frames by (W, D, C) weights: (B, W T, D)."""
     B, T, C = frames.shape
     projected = frames.reshape(B * T, C) @ weight.reshape(-1, C).T
-    return projected.view(B, T, *weight.shape[:2]).transpose(1, 2).flatten(1, 2)
+    return projected.to(frames).view(B, T, *weight.shape[:2]).transpose(1, 2).flatten(1, 2)
 
 
 def _squares(incidence: Tensor, rows: Tensor) -> Tensor:
     """Squared lengths (B, P) of the tuples that (B, M, D) rows sum to."""
     gram_BMM = torch.bmm(rows, rows.transpose(1, 2))
     return ((incidence @ gram_BMM) * incidence).sum(dim=2)
+
+
+def _prototype_squares(weights: Tensor, support: Mapping[str, Tensor]) -> Tensor:
+    """Squared lengths of prototypes, summed over tuples: (E, Q, P, N, K M) weights to (E, Q, N)."""
+    E, Q, _, N, X = weights.shape
+    gram = _products(support["query_values"].flatten(0, 1), support["values"].flatten(0, 1))
+    # Each class by itself, all queries at once.
+    each = weights.permute(0, 3, 1, 2, 4).reshape(E * N, -1, X)
+    squares = (torch.bmm(each, gram.reshape(E * N, X, X)) * each).sum(dim=2)
+    return squares.view(E, N, Q, -1).sum(dim=3).transpose(1, 2)
 
 
 def _products(queries: Tensor, others: Tensor) -> Tensor:

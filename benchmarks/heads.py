@@ -1,0 +1,229 @@
+"""OTAM and TRX beside the loops of released code: one episode, and 10,000 from prepared videos.
+
+    python -m benchmarks.heads [--rounds 7] [--episodes 10000] [--loop 4]
+
+Prints Markdown. Both sides see the same random features of 8 frames of 512 and the same weights, on
+one thread, in turn (A B A B); figures are medians of process CPU time, which other users of the
+machine disturb less than wall time: quote the ratios. The released code is re-implemented in
+`benchmarks.public_heads`. Evaluations: 1,292 videos in 10 classes, one query per class; per-episode
+medians times the number of episodes, the one pass over the videos added on our side. What was
+expected was written down before the first run.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.public_heads import PublicTrx, public_otam
+from i2st_model.class_videos import group_videos
+from i2st_model.engine import PreparedVideos, predict
+from i2st_model.episode_sets import EpisodeSet
+from i2st_model.episodes import EpisodeSampler
+from i2st_model.methods import get_method
+from i2st_model.methods.base import FewShotMethod
+from i2st_model.methods.clips import Clips, TrainStatistics
+from i2st_model.methods.trx import Trx
+from i2st_model.scoring import prepare_videos
+
+WAY, SHOT, QUERIES, FRAMES, CHANNELS = 5, 5, 25, 8, 512
+NUM_VIDEOS, NUM_CLASSES = 1292, 10
+EXPECTED = {
+    "OTAM forward": 4,
+    "OTAM forward and backward": 5,
+    "TRX forward": 6,
+    "TRX forward and backward": 5.5,
+    "1-shot": 25,
+    "5-shot": 22,
+}
+"""Ratios, before the first run: OTAM has a tenth of the operations and equal products of frames;
+TRX has a fifth of the arithmetic, of which a tenth is left per episode once videos are prepared."""
+
+Timed = Callable[[], Tensor]
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--episodes", type=int, default=10_000)
+    parser.add_argument("--loop", type=int, default=4, help="episodes of the loop per round")
+    flags = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    print_heads(flags.rounds)
+    print_evaluations(flags.rounds, flags.episodes, flags.loop)
+
+
+def print_heads(rounds: int) -> None:
+    """Table of milliseconds for one episode."""
+    print(
+        f"| {WAY}-way {SHOT}-shot, {QUERIES} queries | released code's loop, ms | here, ms |",
+        end="",
+    )
+    print(" ratio (expected) | difference |")
+    print("|---|---|---|---|---|")
+    support = torch.randn(WAY, SHOT, FRAMES, CHANNELS)
+    query = torch.randn(QUERIES, FRAMES, CHANNELS)
+    otam = fitted(get_method("otam", centre=False, shots="after_matching"))
+    trx = fitted_trx().train()
+    public_trx = PublicTrx(trx, FRAMES)
+    frames = [support.clone().requires_grad_(), query.clone().requires_grad_()]
+    heads: list[tuple[str, Timed, Timed, list[Tensor]]] = [
+        (
+            "OTAM",
+            # Theirs is not divided by the number of frames.
+            lambda: public_otam(frames[0], frames[1], 0.5) / FRAMES,
+            lambda: scored(otam, frames[0], frames[1]),
+            frames,
+        ),
+        (
+            "TRX",
+            lambda: public_trx(support, query),
+            lambda: scored(trx, support, query),
+            list(trx.parameters()),
+        ),
+    ]
+    for name, public, ours, leaves in heads:
+        with torch.no_grad():
+            print_row(f"{name} forward", public, ours, rounds)
+        theirs, mine = with_gradients(public, leaves), with_gradients(ours, leaves)
+        print_row(f"{name} forward and backward", theirs, mine, rounds)
+    print()
+
+
+def print_row(name: str, public: Timed, ours: Timed, rounds: int) -> None:
+    """Time two functions in turn and compare what they return."""
+    expected, found = public(), ours()
+    difference = ((found - expected).abs().max() / expected.abs().max()).item()
+    assert difference < 1e-4, f"{name} differs by {difference:.0e}"
+    theirs_ms, ours_ms = medians_in_turn(public, ours, rounds)
+    print(
+        f"| {name} | {1e3 * theirs_ms:.1f} | {1e3 * ours_ms:.1f} | "
+        f"{theirs_ms / ours_ms:.1f}x ({EXPECTED[name]}x) | {difference:.0e} |",
+        flush=True,
+    )
+
+
+def print_evaluations(rounds: int, episodes: int, loop: int) -> None:
+    """Table of CPU seconds per ``episodes`` episodes of TRX."""
+    print(f"| TRX, {episodes:,} episodes | released code's loop, s | videos once, s |", end="")
+    print(" episodes, s | ratio (expected) | same predictions |")
+    print("|---|---|---|---|---|---|")
+    features = torch.randn(NUM_VIDEOS, FRAMES, CHANNELS)
+    trx = fitted_trx().eval()
+    with torch.no_grad():
+        start = time.process_time()
+        prepared = prepare_videos(
+            np.arange(NUM_VIDEOS), lambda rows: trx.prepare(Clips(features=features[rows]))
+        )
+        once = time.process_time() - start
+        for shot in (1, SHOT):
+            print_evaluation(trx, features, prepared, once, shot, rounds, episodes, loop)
+
+
+def print_evaluation(
+    trx: Trx,
+    features: Tensor,
+    prepared: dict[str, Tensor],
+    once: float,
+    shot: int,
+    rounds: int,
+    episodes: int,
+    loop: int,
+) -> None:
+    """One row."""
+    block = 10 * loop
+    some = drawn(shot, block)
+    videos = PreparedVideos(method=trx, tensors=prepared, rows=np.arange(NUM_VIDEOS))
+    public = PublicTrx(trx, FRAMES)
+
+    def ours() -> Tensor:
+        return torch.from_numpy(predict(videos, some, videos.rows)[:loop, :, 0])
+
+    def theirs() -> Tensor:
+        each = zip(some.support[:loop], some.query[:loop, :, 0], strict=True)
+        return torch.stack([public(features[s], features[q]).argmax(dim=1) for s, q in each])
+
+    same = (ours() == theirs()).float().mean().item()
+    theirs_s, ours_s = medians_in_turn(theirs, ours, rounds)
+    theirs_s, ours_s = theirs_s / loop * episodes, ours_s / block * episodes
+    print(
+        f"| {WAY}-way {shot}-shot | {theirs_s:,.0f} | {once:.1f} | {ours_s:.0f} | "
+        f"{theirs_s / (once + ours_s):.1f}x ({EXPECTED[f'{shot}-shot']}x) | {100 * same:.1f} % |",
+        flush=True,
+    )
+
+
+def drawn(shot: int, count: int) -> EpisodeSet:
+    """Episodes with one query per class, of NUM_VIDEOS videos in NUM_CLASSES classes."""
+    rows = np.arange(NUM_VIDEOS)
+    names = tuple(str(number) for number in range(NUM_CLASSES))
+    classes = group_videos(rows % NUM_CLASSES, [""] * NUM_VIDEOS, range(NUM_CLASSES), names)
+    batch = EpisodeSampler(classes, way=WAY, shot=shot, queries=1).batch(0, count)
+    return EpisodeSet(
+        dataset="random",
+        digest="",
+        split="test",
+        seed=0,
+        disjoint_groups=False,
+        dropped_classes=(),
+        class_names=names,
+        video_ids=tuple(f"{row:04d}" for row in rows),
+        video_class=rows % NUM_CLASSES,
+        support=batch.support,
+        query=batch.query,
+    )
+
+
+def medians_in_turn(first: Timed, second: Timed, rounds: int) -> tuple[float, float]:
+    """Median CPU seconds of two functions called A B A B, after one call of each."""
+    spent: tuple[list[float], list[float]] = ([], [])
+    first(), second()
+    for _ in range(rounds):
+        for seconds, function in zip(spent, (first, second), strict=True):
+            start = time.process_time()
+            function()
+            seconds.append(time.process_time() - start)
+    return statistics.median(spent[0]), statistics.median(spent[1])
+
+
+def with_gradients(head: Timed, leaves: list[Tensor]) -> Timed:
+    """The head, its loss and the gradients of all leaves, which it returns as one vector."""
+    targets = torch.arange(QUERIES) % WAY
+
+    def run() -> Tensor:
+        loss = torch.nn.functional.cross_entropy(head(), targets)
+        return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, leaves)])
+
+    return run
+
+
+def scored(method: FewShotMethod, support: Tensor, query: Tensor) -> Tensor:
+    """Logits (Q, N) of one episode, its clips prepared for it."""
+    prepared = [method.prepare(Clips(features=clips)) for clips in (support.flatten(0, 1), query)]
+    classes = {
+        name: value.view(1, WAY, SHOT, *value.shape[1:]) for name, value in prepared[0].items()
+    }
+    return method.score(classes, {name: value[None] for name, value in prepared[1].items()})[0]
+
+
+def fitted_trx() -> Trx:
+    """TRX as in the paper, on frames as they are."""
+    method = Trx(dropout=0.0, centre=False, scale=False)
+    fitted(method)
+    return method
+
+
+def fitted(method: FewShotMethod) -> FewShotMethod:
+    """The method, made for embeddings of CHANNELS."""
+    method.fit(TrainStatistics(embedding_dim=CHANNELS))
+    return method
+
+
+if __name__ == "__main__":
+    main()
