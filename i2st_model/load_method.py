@@ -1,6 +1,7 @@
 """A method ready to evaluate: a trained network from its run, or a baseline with train means."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def load_method(
         name: see `i2st_model.methods`.
         store: features to evaluate on.
         shards: their folder, for messages.
-        run: folder of the training run, for i2st.
+        run: folder of the training run, for methods that are trained.
         mean_classes: classes whose mean embedding centres a baseline; the train split's unless
             given.
         device: auto, cpu or cuda.
@@ -49,7 +50,8 @@ def load_method(
 
     Raises:
         BackendError: no method has that name.
-        ConfigError: i2st without a run, a run on other features, or no train video to centre on.
+        ConfigError: a trained method without a run, a run on other features, or no train video to
+            centre on.
         CheckpointError: the checkpoint is damaged.
     """
     place = torch.device(resolve_device(device))
@@ -58,6 +60,10 @@ def load_method(
             raise ConfigError("method i2st has no run; a trained network was needed; pass --run")
         return load_trained(store, shards=shards, run=run, device=place)
     method = get_method(name)
+    if method.trainable:
+        if run is None:
+            raise ConfigError(f"method {name} has no run; trained weights were needed; pass --run")
+        return load_trained(store, shards=shards, run=run, device=place)
     names = list(mean_classes) if mean_classes is not None else store.classes_of("train")
     rows = store.rows_of(names)
     if method.needs_train_mean and not len(rows):
@@ -90,7 +96,7 @@ def train_statistics(store: FeatureStore, rows: NDArray[np.int64]) -> TrainStati
 def load_trained(
     store: FeatureStore, *, shards: Path, run: Path, device: torch.device
 ) -> tuple[FewShotMethod, Checkpoint]:
-    """Load the network of a run and check that the shards' features are those it was trained on.
+    """Load what a run trained and check that the shards' features are those it was trained on.
 
     Args:
         store: features to evaluate on.
@@ -114,9 +120,21 @@ def load_trained(
             f"{run} was trained on clips of {frames or store.num_stored} frames, these have "
             f"{store.num_frames}; the same was needed; pass the same frames"
         )
+    if info.method != TRAINED:
+        return _trained_method(store, checkpoint).to(device).eval(), checkpoint
     network = build_network(network_config(info.network))
     if isinstance(store.reader, EncodedFrames):
         load_end_to_end(store.reader, network, checkpoint)
     else:
         checkpoint.load_into(network)
     return get_method(TRAINED, network=network.to(device)), checkpoint
+
+
+def _trained_method(store: FeatureStore, checkpoint: Checkpoint) -> FewShotMethod:
+    method = get_method(checkpoint.info.method, **checkpoint.info.options)
+    # The weights bring the mean of the videos that were trained on; zeros hold its place.
+    means = torch.zeros(store.index.embedding_dim)
+    no_rows = np.empty(0, dtype=np.int64)
+    method.fit(replace(train_statistics(store, no_rows), mean_embedding=means))
+    checkpoint.load_into(method)
+    return method

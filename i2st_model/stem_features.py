@@ -1,11 +1,13 @@
-"""Stem outputs of many videos: kept in memory where they fit a budget, else computed each time.
+"""Features of many clips: kept in memory where they fit a budget, else made each time.
 
-Shape letters: B clips, F stored frames, T frames of a clip, S stem outputs of a frame, P stem
-channels.
+Shape letters: V videos, B clips, F stored frames, T frames of a clip, S stem outputs of a frame,
+P stem channels, E embedding channels.
 
-The stem is fixed, so its output per video and view never changes. Each video goes through it alone
-and is rounded to float16, whether kept or not, so both ways give the same bits.
+Each video goes through the stem alone and is rounded to float16, whether kept or not, so both ways
+give the same bits.
 """
+
+from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
@@ -16,17 +18,107 @@ from i2st_model.features import FeatureStore
 from i2st_model.stem import Stem
 
 BYTES_PER_VALUE = 2
+GPU_SHARE = 0.5
+"""Of the free memory of a GPU, what features may take beside a network that trains."""
 
 
-class StemFeatures:
-    """Stem outputs by row.
+class ClipFeatures(ABC):
+    """Fixed features by row and view, float16.
+
+    Args:
+        store: where they come from.
+        rows: (V,) rows that will be asked for.
+        shape: of the features of one stored frame.
+        with_views: whether stored views of the train videos among the rows will be, too.
+        budget_bytes: most memory that may be kept.
+        device: where clips are returned; features are kept there if they fit, else on the CPU.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        rows: NDArray[np.int64],
+        *,
+        shape: tuple[int, ...],
+        with_views: bool,
+        budget_bytes: int,
+        device: torch.device,
+    ) -> None:
+        self._store, self._device = store, device
+        views = np.zeros_like(rows)
+        if with_views:
+            viewed = rows[np.asarray(store.reader.split)[rows] == "train"]
+            shown = range(1, len(store.views) + 1)
+            rows = np.concatenate([rows, np.repeat(viewed, len(shown))])
+            views = np.concatenate([views, np.tile(np.asarray(shown, np.int64), len(viewed))])
+        self._place = np.full((len(store.reader.split), len(store.views) + 1), -1)
+        self._place[rows, views] = np.arange(len(rows))
+        whole = (len(rows), store.num_stored, *shape)
+        self.size_bytes = int(np.prod(whole)) * BYTES_PER_VALUE
+        self._kept: Tensor | None = None
+        if self.size_bytes <= budget_bytes:
+            self._kept = torch.empty(whole, dtype=torch.float16, device=self._place_to_keep())
+            for place, (row, view) in enumerate(zip(rows, views, strict=True)):
+                self._kept[place] = self.compute(int(row), int(view))
+
+    @property
+    def cached(self) -> bool:
+        """Whether the features fit the budget and are kept."""
+        return self._kept is not None
+
+    @abstractmethod
+    def compute(self, row: int, view: int) -> Tensor:
+        """Make (F, ...) float16 features of one video in one view."""
+
+    def clips(
+        self,
+        rows: NDArray[np.int64],
+        positions: NDArray[np.int64] | None = None,
+        views: NDArray[np.int64] | None = None,
+    ) -> Tensor:
+        """Gather the features of clips.
+
+        Args:
+            rows: (B,) rows, of those given at the start.
+            positions: (B, T) which stored frames form each clip; segment centres unless given.
+            views: (B,) 0 for the base view, k for the k-th stored view; the base view unless given.
+
+        Returns:
+            (B, T, ...) float32 on the device.
+        """
+        if positions is None:
+            positions = np.broadcast_to(
+                self._store.test_positions, (len(rows), self._store.num_frames)
+            )
+        shown = np.zeros(len(rows), np.int64) if views is None else views
+        if self._kept is None:
+            videos = torch.stack(
+                [self.compute(int(r), int(v)) for r, v in zip(rows, shown, strict=True)]
+            )
+            places = np.arange(len(rows))
+        else:
+            videos, places = self._kept, self._place[rows, shown]
+        frames = torch.from_numpy(places[:, None] * videos.shape[1] + positions)
+        chosen = videos.flatten(0, 1)[frames.to(videos.device)]
+        return chosen.to(self._device).float()
+
+    def _place_to_keep(self) -> torch.device:
+        if self._device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self._device)
+            if self.size_bytes <= GPU_SHARE * free:
+                return self._device
+        return torch.device("cpu")
+
+
+class StemFeatures(ClipFeatures):
+    """Stem outputs: the stem is fixed, so they never change.
 
     Args:
         store: where tokens come from.
         stem: fitted stem, on ``device``.
-        rows: rows that will be asked for.
+        rows: (V,) rows that will be asked for.
         with_views: whether stored views of the train videos among them will be, too.
-        budget_bytes: most memory that the cache may take.
+        budget_bytes: most memory that may be kept.
         device: where the stem computes and clips are returned.
     """
 
@@ -40,67 +132,66 @@ class StemFeatures:
         budget_bytes: int,
         device: torch.device,
     ) -> None:
-        self._store, self._stem, self._device = store, stem, device
-        keys = [(int(row), 0) for row in rows]
-        if with_views:
-            viewed = rows[np.asarray(store.reader.split)[rows] == "train"]
-            keys += [(int(row), view + 1) for row in viewed for view in range(len(store.views))]
-        self._place = {key: place for place, key in enumerate(keys)}
-        shape = (len(keys), store.num_stored, stem.config.num_stem_tokens, stem.config.stem_dim)
-        self.size_bytes = int(np.prod(shape)) * BYTES_PER_VALUE
-        self._kept: Tensor | None = None
-        if self.size_bytes <= budget_bytes:
-            self._kept = torch.empty(shape, dtype=torch.float16)
-            for place, key in enumerate(keys):
-                self._kept[place] = self._compute(*key)
+        self._stem = stem
+        super().__init__(
+            store,
+            rows,
+            shape=(stem.config.num_stem_tokens, stem.config.stem_dim),
+            with_views=with_views,
+            budget_bytes=budget_bytes,
+            device=device,
+        )
 
     @property
     def side(self) -> int:
         """Side of the grid of cells, the last of the S outputs of a frame."""
         return self._stem.config.side
 
-    @property
-    def cached(self) -> bool:
-        """Whether the outputs fit the budget and are kept."""
-        return self._kept is not None
-
-    def clips(
-        self,
-        rows: NDArray[np.int64],
-        positions: NDArray[np.int64] | None = None,
-        views: NDArray[np.int64] | None = None,
-    ) -> Tensor:
-        """Stem outputs of clips.
-
-        Args:
-            rows: (B,) rows, of those given at the start.
-            positions: (B, T) which stored frames form each clip; segment centres unless given.
-            views: (B,) 0 for the base view, k for the k-th stored view; the base view unless given.
-
-        Returns:
-            (B, T, S, P) float32 on the device.
-        """
-        if positions is None:
-            positions = np.broadcast_to(
-                self._store.test_positions, (len(rows), self._store.num_frames)
-            )
-        shown = np.zeros(len(rows), np.int64) if views is None else views
-        clips = [
-            self._video(int(row), int(view))[torch.from_numpy(np.array(chosen))]
-            for row, view, chosen in zip(rows, shown, positions, strict=True)
-        ]
-        return torch.stack(clips).to(self._device).float()
-
-    def _video(self, row: int, view: int) -> Tensor:
-        if self._kept is None:
-            return self._compute(row, view)
-        return self._kept[self._place[row, view]]
-
     @torch.no_grad()
-    def _compute(self, row: int, view: int) -> Tensor:
+    def compute(self, row: int, view: int) -> Tensor:
+        """Map one video to (F, S, P)."""
         reader, which = self._store.reader, (np.array([row]), np.array([view]))
         tokens = torch.from_numpy(reader.tokens(*which)[0]).to(self._device).float()
         embedding = None
         if self._stem.reads_embedding:
             embedding = torch.from_numpy(reader.frame_embedding(*which)[0]).to(self._device).float()
-        return self._stem(tokens, embedding).half().cpu()
+        return self._stem(tokens, embedding).half()
+
+
+class StoredFeatures(ClipFeatures):
+    """Frame embeddings or tokens as the shards hold them.
+
+    Args:
+        store: where they come from.
+        name: ``frame_embedding`` or ``tokens``.
+        rows: (V,) rows that will be asked for.
+        with_views: whether stored views of the train videos among them will be, too.
+        budget_bytes: most memory that may be kept.
+        device: where clips are returned.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        name: str,
+        rows: NDArray[np.int64],
+        *,
+        with_views: bool = False,
+        budget_bytes: int,
+        device: torch.device,
+    ) -> None:
+        index = store.index
+        tokens = name == "tokens"
+        self._read = store.reader.tokens if tokens else store.reader.frame_embedding
+        super().__init__(
+            store,
+            rows,
+            shape=(index.num_tokens, index.token_dim) if tokens else (index.embedding_dim,),
+            with_views=with_views,
+            budget_bytes=budget_bytes,
+            device=device,
+        )
+
+    def compute(self, row: int, view: int) -> Tensor:
+        """Read one video: (F, E), or (F, L, C)."""
+        return torch.from_numpy(self._read(np.array([row]), np.array([view]))[0])

@@ -22,10 +22,10 @@ from i2st_model.end_to_end.trainable import TrainableEncoder
 from i2st_model.features import FeatureStore
 from i2st_model.network import I2STNetwork, build_network
 from i2st_model.training.config import TrainConfig
-from i2st_model.training.data import TrainBatch
 from i2st_model.training.learner import Learner, Losses, RatedParameters
 from i2st_model.training.mask_sources import masks_wanted
 from i2st_model.training.pools import Pool
+from i2st_model.training.precision import encoding
 from i2st_model.training.setup import fit_stem, network_config_for
 from i2st_model.training.token_learner import network_losses, network_rates
 
@@ -83,6 +83,7 @@ class FrameLearner(Learner):
         self._reader, self._classes = store.reader, classes
         head = build_network(network_config_for(config, store, len(classes)))
         masks_wanted(config, store, head.config.mask_side)  # refuse before a run is recorded
+        self._reader.encoder.frozen.to(device)
         self._reader.encoder.reset()
         self._reader.weights_of = None
         self.network = EndToEnd(self._reader.encoder, head.to(device))
@@ -118,13 +119,10 @@ class FrameLearner(Learner):
 
     def losses(self, batch: FrameBatch) -> Losses:
         """Episode, base-class and mask loss; see `network_losses`."""
-        encoded = TrainBatch(
-            pool=batch.pool,
-            stem_tokens=self.network.stem_tokens(batch.views),
-            masks=batch.masks,
-            base_classes=batch.base_classes,
-        )
-        return network_losses(self, self.config, self.network.head, encoded)
+        with encoding(self.config, self.device):
+            stem_tokens = self.network.stem_tokens(batch.views)
+            encoded = self.network.head.encode(stem_tokens, with_masks=batch.masks is not None)
+        return network_losses(self, self.config, encoded, batch)
 
     def prepare(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
         """Map the test views of videos to ``local`` (B, T, D) and ``global`` (B, M, D)."""

@@ -8,8 +8,10 @@ from i2st_model.class_videos import ClassVideos
 from i2st_model.end_to_end.encoded_frames import EncodedFrames
 from i2st_model.end_to_end.learner import FrameLearner
 from i2st_model.features import FeatureStore
+from i2st_model.load_method import TRAINED
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.learner import Learner
+from i2st_model.training.method_learner import MethodLearner
 from i2st_model.training.store import VideoStore
 from i2st_model.training.token_learner import TokenLearner
 
@@ -38,4 +40,5 @@ def build_learner(
     assert isinstance(store, FeatureStore)
     if isinstance(store.reader, EncodedFrames):
         return FrameLearner(config, store, classes=classes, device=device)
-    return TokenLearner(config, store, classes=classes, device=device)
+    learner = TokenLearner if config.method == TRAINED else MethodLearner
+    return learner(config, store, classes=classes, device=device)

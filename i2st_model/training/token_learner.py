@@ -4,7 +4,8 @@ Shape letters: B clips of a pool, T frames, L grid cells, P stem channels.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from i2st_model.class_videos import ClassVideos
+from i2st_model.encoded import Encoded
 from i2st_model.features import FeatureStore
 from i2st_model.losses import base_class_loss, mask_loss
 from i2st_model.network import I2STNetwork, build_network
@@ -19,11 +21,31 @@ from i2st_model.stem_features import StemFeatures
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.data import TrainBatch, TrainData
 from i2st_model.training.learner import Learner, Losses, RatedParameters, episode_terms
-from i2st_model.training.mask_sources import masks_wanted
+from i2st_model.training.mask_sources import MaskTargets, masks_wanted
 from i2st_model.training.pools import Pool
+from i2st_model.training.precision import compiled, encoding
 from i2st_model.training.setup import fit_stem, network_config_for
 
 GIB = 1 << 30
+
+
+class Supervision(Protocol):
+    """What of a batch the losses need."""
+
+    @property
+    def pool(self) -> Pool:
+        """The episodes."""
+        ...
+
+    @property
+    def masks(self) -> MaskTargets | None:
+        """None where none supervise."""
+        ...
+
+    @property
+    def base_classes(self) -> Tensor:
+        """(B,) int64. Position of each clip's class among the train classes."""
+        ...
 
 
 class TokenLearner(Learner):
@@ -54,6 +76,7 @@ class TokenLearner(Learner):
         network = build_network(network_config_for(config, store, len(classes)))
         masks_wanted(config, store, network.config.mask_side)  # refuse before a run is recorded
         self.network = network.to(device)
+        self._encode = compiled(config, self.network.encode)
 
     def rated_parameters(self) -> list[RatedParameters]:
         """Projection and mask decoder at the fast rate, the rest at the slow one."""
@@ -81,7 +104,9 @@ class TokenLearner(Learner):
 
     def losses(self, batch: TrainBatch) -> Losses:
         """Episode, base-class and mask loss; see `network_losses`."""
-        return network_losses(self, self.config, self.network, batch)
+        with encoding(self.config, self.device):
+            encoded = self._encode(batch.stem_tokens, with_masks=batch.masks is not None)
+        return network_losses(self, self.config, encoded, batch)
 
     def prepare(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
         """Map videos, seen as at test time, to ``local`` (B, T, D) and ``global`` (B, M, D)."""
@@ -121,20 +146,20 @@ def network_rates(config: TrainConfig, network: I2STNetwork) -> list[RatedParame
 
 
 def network_losses(
-    learner: Learner, config: TrainConfig, network: I2STNetwork, batch: TrainBatch
+    learner: Learner, config: TrainConfig, encoded: Encoded, batch: Supervision
 ) -> Losses:
-    """Run the network on a pool: ``episode + alpha base + beta mask``.
+    """Add up what a pool costs: ``episode + alpha base + beta mask``, in float32.
 
     Args:
         learner: scores episodes.
         config: the weights of the terms.
-        network: in training mode.
-        batch: stem tokens, cached or with gradients, and what supervises them.
+        encoded: what the network, in training mode, made of the pool's clips.
+        batch: what supervises them.
 
     Returns:
         The terms ``episode``, ``base`` and ``mask``, and their sum.
     """
-    encoded = network.encode(batch.stem_tokens, with_masks=batch.masks is not None)
+    encoded = _float32(encoded)
     episode, accuracy = episode_terms(learner, encoded.descriptors, batch.pool)
     zero = episode.new_zeros(())
     parts = {"episode": episode, "base": zero, "mask": zero}
@@ -147,3 +172,9 @@ def network_losses(
         )
     total = episode + config.alpha * parts["base"] + config.beta * parts["mask"]
     return Losses(total=total, parts=parts, accuracy=accuracy)
+
+
+def _float32(encoded: Encoded) -> Encoded:
+    """The same in float32, which it is unless it was made under autocast."""
+    values = {one.name: getattr(encoded, one.name) for one in fields(encoded)}
+    return replace(encoded, **{name: v.float() for name, v in values.items() if v is not None})
