@@ -80,7 +80,7 @@ def train(
             note(f"unfinished: {old}; `i2st train --run {old} --resume` would go on with it")
     folder = shards or find_newest_shards(Path("shards"))
     use_threads(threads)
-    store = open_features(folder, config.frames)
+    store = open_features(folder, config.frames, encoder=config.encoder, device=config.device)
     run = run or new_run_folder(Path("runs"), store.index.dataset_name, today=date.today())
     note(f"run: {run}")
     show_settings({**asdict(config), "threads": threads})

@@ -49,7 +49,8 @@ class TrainableEncoder(nn.Module):
         # Held in a tuple, so that states and checkpoints do not hold what never changes.
         self._network = (frozen.network,)
         self._open()
-        frozen.network.to(device).eval()
+        frozen.network.eval()
+        frozen.to(device)
         self.trained = nn.ParameterDict(
             {
                 name.replace(".", "/"): parameter

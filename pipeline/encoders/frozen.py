@@ -59,13 +59,12 @@ class FrozenEncoder:
         self.name = name
         self.network = network
         self.image_size = image_size
-        self.device = device
-        self.frame_by_frame = device.type == "cpu"
         self._forward = forward
         self._weights_sha256 = weights_sha256
         self._package = package
-        self._mean = torch.tensor(list(mean), device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(list(std), device=device).view(1, 3, 1, 1)
+        self._mean = torch.tensor(list(mean)).view(1, 3, 1, 1)
+        self._std = torch.tensor(list(std)).view(1, 3, 1, 1)
+        self.to(device)
         blank = torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8)
         with torch.inference_mode():
             cells, embedding = self._run(blank)
@@ -74,6 +73,14 @@ class FrozenEncoder:
         self._check_grid()
         self.token_dim = cells.shape[1]
         self.embedding_dim = embedding.shape[1]
+
+    def to(self, device: torch.device) -> None:
+        """Run on this device from now on."""
+        self.device = device
+        self.frame_by_frame = device.type == "cpu"
+        self._mean, self._std = self._mean.to(device), self._std.to(device)
+        if self.network is not None:
+            self.network.to(device)
 
     def fingerprint(self) -> dict[str, Any]:
         """JSON values that decide the features."""
