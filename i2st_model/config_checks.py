@@ -52,15 +52,30 @@ def check_fields(config: Any, ranges: Mapping[str, tuple[float, float]] = RANGES
         ConfigError: a value is of another type, no choice of the field, or out of range.
     """
     for field in fields(config):
-        value, wanted = getattr(config, field.name), required_type(field.type)
-        if value is None and wanted is not field.type:
-            continue
-        if get_origin(wanted) is Literal:
-            _check_choice(field.name, value, get_args(wanted))
-        elif wanted in (bool, int, float, str):
-            _check_type(field.name, value, wanted)
-        if field.name in ranges:
+        value = getattr(config, field.name)
+        check_value(field.name, value, field.type)
+        if field.name in ranges and value is not None:
             _check_range(field.name, value, *ranges[field.name])
+
+
+def check_value(name: str, value: Any, annotation: Any) -> None:
+    """Check a value against an annotation.
+
+    Args:
+        name: of the field or option, for the message.
+        value: what it was given.
+        annotation: as for `check_fields`.
+
+    Raises:
+        ConfigError: the value is of another type, or no choice.
+    """
+    wanted = required_type(annotation)
+    if value is None and wanted is not annotation:
+        return
+    if get_origin(wanted) is Literal:
+        _check_choice(name, value, get_args(wanted))
+    elif wanted in (bool, int, float, str):
+        _check_type(name, value, wanted)
 
 
 def required_type(annotation: Any) -> Any:

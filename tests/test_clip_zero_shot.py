@@ -139,19 +139,21 @@ def test_encoders_without_text_are_refused():
 def test_other_weights_than_the_shards_are_refused(clip, tmp_path):
     _, path = clip
     facts = {**encoder(path), "weights_sha256": "ab" * 32}
-    with pytest.raises(BackendError, match="made with abababababab; the same are needed; name"):
+    with pytest.raises(BackendError, match="made with abababababab; the same are needed; pass --m"):
         fitted(facts)
     other = tmp_path / "moved.pt"
     path.rename(other)
     facts = {**encoder(other), "name": "open_clip:tiny/gone.pt"}
-    with pytest.raises(BackendError, match="'gone.pt' is neither weights"):
+    hint = "pass --method clip_zero_shot:weights=FILE, or leave"
+    with pytest.raises(BackendError, match=f"'gone.pt' is neither weights.*; {hint}"):
         fitted(facts)
-    fitted(facts, weights=str(other))  # the hint works
+    method = get_method(f"clip_zero_shot:weights={other}")  # the hint works
+    method.fit(TrainStatistics(embedding_dim=E, class_names=NAMES, encoder=facts))
 
 
 def test_text_towers_of_other_packages_are_refused(clip, tmp_path):
     with pytest.raises(BackendError, match="text tower of open_clip:tiny-foreign is roberta-base"):
-        build_text_tower("tiny-foreign/any", weights=clip[1])
+        fitted(encoder(clip[1], "tiny-foreign"))
 
 
 def test_classes_have_to_be_given(clip):

@@ -198,7 +198,7 @@ def test_hyrsm_keeps_in_its_state_what_a_run_needs():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"start": "zero"}, "start='zero'; bi_mhm or released"),
+        ({"start": "zero"}, "start='zero' is unknown; one of bi_mhm, released"),
         ({"heads": 3}, "heads=3 and .* of 8"),
     ],
 )

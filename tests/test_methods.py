@@ -9,7 +9,7 @@ import torch
 
 from i2st_model.config import preset
 from i2st_model.matching import bi_mhm, otam
-from i2st_model.methods import METHODS, get_method, method_names
+from i2st_model.methods import METHODS, get_method, method_class, method_names
 from i2st_model.methods.clips import Clips, TrainStatistics
 from i2st_model.network import build_network
 from pipeline.errors import BackendError, ConfigError
@@ -119,7 +119,7 @@ def test_frame_methods_average_distances_after_matching(name, distance):
 
 @pytest.mark.parametrize("name", ["bi_mhm", "hyrsm", "otam"])
 def test_unknown_way_of_averaging_shots_is_refused(name):
-    with pytest.raises(ConfigError, match="shots='mean'; before_matching or after_matching"):
+    with pytest.raises(ConfigError, match="shots='mean' is unknown; one of before"):
         get_method(name, shots="mean")
 
 
@@ -318,3 +318,42 @@ def test_listing_methods_imports_no_method():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- options behind the name ---
+
+
+def test_options_behind_a_name_are_those_of_the_constructor():
+    features = embeddings()
+    typed = get_method("otam:temperature=2:centre=false:shots=after_matching")
+    given = get_method("otam", temperature=2.0, centre=False, shots="after_matching")
+    assert torch.equal(scored(typed, features), scored(given, features))
+    assert typed.name == "otam:temperature=2:centre=false:shots=after_matching"
+    assert (given.name, get_method("random:seed=7").seed) == ("otam", 7)
+    assert get_method("linear_probe:regularisation=1e-3").regularisation == 0.001
+    assert get_method("clip_zero_shot:template={class}!").template == "{class}!"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            "otam:temprature=1",
+            "otam has no option 'temprature'; known: centre, shots, temperature; ",
+        ),
+        ("otam:temprature=1", "did you mean 'temperature'"),
+        ("protonet:seed=1", "protonet has no option 'seed'; known: none; leave it out"),
+        ("otam:temperature=warm", "temperature='warm' is no number"),
+        ("otam:shots=none", "shots='none' is unknown; one of before_matching, after_matching"),
+        ("otam:centre", "has 'centre' behind its name; OPTION=VALUE was needed"),
+        ("hyrsm:heads=two", "heads='two' is no whole number"),
+    ],
+)
+def test_senseless_options_behind_a_name_are_refused(spec, message):
+    with pytest.raises(ConfigError, match=message):
+        get_method(spec)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_classes_are_found_by_name(name):
+    assert method_class(name).name == name

@@ -15,15 +15,15 @@ Features = Literal["tokens", "frame_embedding"]
 GROUP = "i2st.methods"
 
 
-def _imported(module: str, method: str) -> Callable[..., FewShotMethod]:
-    def build(**options: Any) -> FewShotMethod:
-        built: FewShotMethod = getattr(import_module(f"{__name__}.{module}"), method)(**options)
-        return built
+def _imported(module: str, method: str) -> Callable[[], type[FewShotMethod]]:
+    def load() -> type[FewShotMethod]:
+        found: type[FewShotMethod] = getattr(import_module(f"{__name__}.{module}"), method)
+        return found
 
-    return build
+    return load
 
 
-METHODS: dict[str, Callable[..., FewShotMethod]] = {
+METHODS: dict[str, Callable[[], type[FewShotMethod]]] = {
     "bi_mhm": _imported("bi_mhm", "BiMhm"),
     "clip_zero_shot": _imported("clip_zero_shot", "ClipZeroShot"),
     "hyrsm": _imported("hyrsm", "HyRSM"),
@@ -37,22 +37,45 @@ METHODS: dict[str, Callable[..., FewShotMethod]] = {
 }
 
 
-def get_method(name: str, **options: Any) -> FewShotMethod:
-    """Build the method called ``name``.
+def method_class(name: str) -> type[FewShotMethod]:
+    """Return the class of the method called ``name``; imports only that one.
 
     Args:
         name: a key of `METHODS`, or an entry that a package adds under ``i2st.methods``.
-        **options: of the method's constructor; ``network`` for i2st.
 
     Returns:
-        The method; call its ``fit`` before anything else.
+        The class.
 
     Raises:
         BackendError: no method has that name.
     """
-    method: FewShotMethod = find_builder(name, builtin=METHODS, group=GROUP, kind="method")(
-        **options
-    )
+    found: Any = find_builder(name, builtin=METHODS, group=GROUP, kind="method")
+    loaded: type[FewShotMethod] = found() if name in METHODS else found
+    return loaded
+
+
+def get_method(spec: str, **options: Any) -> FewShotMethod:
+    """Build a method.
+
+    Args:
+        spec: its name, or its name and options as in ``otam:temperature=0.1:centre=false``.
+        **options: of the method's constructor; ``network`` for i2st.
+
+    Returns:
+        The method; call its ``fit`` before anything else. Its ``name`` is the spec.
+
+    Raises:
+        BackendError: no method has that name.
+        ConfigError: the method has no such option, or a value is not allowed.
+    """
+    # Not above: listing methods shall not wait for YAML.
+    from i2st_model.methods.options import check_options, split_spec
+
+    name, typed = split_spec(spec)
+    build = method_class(name)
+    method = build(**check_options(name, build, {**options, **typed}))
+    if typed:
+        method.name = spec
     return method
 
 

@@ -22,7 +22,8 @@ class FewShotMethod(nn.Module):
     the features are made there, from torch's RNG. Constructor arguments are the method's options.
     """
 
-    name: ClassVar[str]
+    name: str
+    """What reports call it; a class attribute, unless options were typed behind it."""
     needs: ClassVar[Features] = "frame_embedding"
     """Which cached feature `prepare` takes."""
     needs_embedding: bool = False
@@ -41,6 +42,9 @@ class FewShotMethod(nn.Module):
     averages_shots: bool = False
     """Whether `score` needs of the support no more than the mean over shots of every tensor, so
     that it may be given that as one shot."""
+
+    def __init__(self) -> None:
+        super().__init__()
 
     def fit(self, train: TrainStatistics) -> None:
         """Take what the training split gives; nothing unless a subclass wants it."""

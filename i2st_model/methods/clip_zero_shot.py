@@ -11,7 +11,7 @@ from torch import Tensor
 from i2st_model.matching import unit
 from i2st_model.methods.base import FewShotMethod
 from i2st_model.methods.clips import Clips, TrainStatistics
-from pipeline.encoders.open_clip_text import build_text_tower
+from pipeline.encoders.open_clip_text import TextTower, build_text_tower, require_own_words
 from pipeline.errors import BackendError, ConfigError
 from pipeline.prompt_words import label_words
 
@@ -45,7 +45,7 @@ class ClipZeroShot(FewShotMethod):
         self,
         *,
         template: str = "a video of a person {class}.",
-        weights: str | Path | None = None,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
         if "{class}" not in template:
@@ -69,16 +69,16 @@ class ClipZeroShot(FewShotMethod):
         if not encoder.startswith(PREFIX):
             raise BackendError(
                 f"clip_zero_shot on shards of encoder {encoder}, which has no text tower; shards "
-                "of an open_clip encoder are needed; extract with `--encoder "
-                "open_clip:ViT-B-16-quickgelu/openai`, or leave this method out"
+                "of an open_clip encoder are needed; extract with --encoder "
+                "open_clip:ViT-B-16-quickgelu/openai, or leave this method out"
             )
-        tower = build_text_tower(encoder.removeprefix(PREFIX), weights=self.weights)
+        tower = self._tower(encoder)
         made_with = train.encoder.get("weights_sha256")
         if made_with != tower.weights_sha256:
             raise BackendError(
                 f"the weights of {encoder} found here have sha256 {tower.weights_sha256[:12]}, the "
-                f"shards were made with {str(made_with)[:12]}; the same are needed; name the file "
-                "by the method's option weights"
+                f"shards were made with {str(made_with)[:12]}; the same are needed; pass "
+                "--method clip_zero_shot:weights=FILE"
             )
         texts = tower.encode([self._sentence(name) for name in train.class_names])
         self.scale = tower.scale
@@ -107,6 +107,18 @@ class ClipZeroShot(FewShotMethod):
         """Score queries' ``clip`` (E, Q, D) against ``text`` (E, N, K, D): (E, Q, N) float."""
         # All shots of a class have its one text.
         return self.scale * query["clip"] @ support["text"][:, :, 0].transpose(1, 2)
+
+    def _tower(self, encoder: str) -> TextTower:
+        model = encoder.removeprefix(PREFIX)
+        require_own_words(model)
+        try:
+            return build_text_tower(model, weights=self.weights)
+        except BackendError as error:
+            reason = str(error).split("; ")[0]
+            raise BackendError(
+                f"{reason}; clip_zero_shot needs the text tower of the shards' encoder; pass "
+                "--method clip_zero_shot:weights=FILE, or leave this method out"
+            ) from error
 
     def _sentence(self, label: str) -> str:
         # Something-Something puts its gaps in brackets, which label_words would drop with the word.

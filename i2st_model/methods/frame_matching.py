@@ -4,29 +4,14 @@ Shape letters: B clips, E episodes, Q query clips, N way, K shot, T frames, D em
 """
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor
 
 from i2st_model.methods.centred import CentredMethod
 from i2st_model.methods.clips import Clips
-from pipeline.errors import ConfigError
 
 Shots = Literal["before_matching", "after_matching"]
-
-
-def check_shots(shots: str) -> None:
-    """Refuse an unknown way of averaging shots.
-
-    Args:
-        shots: the option.
-
-    Raises:
-        ConfigError: it is none of the two.
-    """
-    if shots not in get_args(Shots):
-        known = " or ".join(get_args(Shots))
-        raise ConfigError(f"shots={shots!r}; {known} is needed; pass one of them")
 
 
 class FrameMatching(CentredMethod):
@@ -36,16 +21,12 @@ class FrameMatching(CentredMethod):
         centre: subtract the mean training frame.
         shots: ``before_matching`` averages the shots' frames, position by position;
             ``after_matching`` averages the distances to each shot.
-
-    Raises:
-        ConfigError: ``shots`` is unknown.
     """
 
     classes_apart = True
 
     def __init__(self, *, centre: bool = True, shots: Shots = "before_matching") -> None:
         super().__init__(centre=centre)
-        check_shots(shots)
         self.shots_apart = shots == "after_matching"
         self.averages_shots = not self.shots_apart
 

@@ -15,7 +15,7 @@ from i2st_model.layers import Attention, sine_positions
 from i2st_model.matching import COSINE_EPSILON
 from i2st_model.methods.centred import CentredMethod
 from i2st_model.methods.clips import Clips, TrainStatistics
-from i2st_model.methods.frame_matching import Shots, check_shots
+from i2st_model.methods.frame_matching import Shots
 from pipeline.errors import ConfigError
 
 Start = Literal["bi_mhm", "released"]
@@ -44,9 +44,6 @@ class HyRSM(CentredMethod):
         logit_scale: logits are minus this times Bi-MHM, which is a mean over frames; the released
             code sums over 8.
         start: see above.
-
-    Raises:
-        ConfigError: an option has an unknown value.
     """
 
     name = "hyrsm"
@@ -63,9 +60,6 @@ class HyRSM(CentredMethod):
         start: Start = "bi_mhm",
     ) -> None:
         super().__init__(centre=centre)
-        check_shots(shots)
-        if start not in ("bi_mhm", "released"):
-            raise ConfigError(f"start={start!r}; bi_mhm or released is needed; pass one of them")
         self.shots, self.heads, self.logit_scale = shots, heads, logit_scale
         self.averages_shots = shots == "before_matching"
         self.released = start == "released"

@@ -49,15 +49,9 @@ def build_text_tower(model: str, *, weights: Path | None = None) -> TextTower:
     Raises:
         BackendError: unknown model, absent weights, or a text tower that is another package's.
     """
+    require_own_words(model)
     name, _, tag = model.partition("/")
     config = model_config(name)
-    text = config["text_cfg"]
-    foreign = text.get("hf_model_name") or text.get("hf_tokenizer_name")
-    if foreign:
-        raise BackendError(
-            f"the text tower of open_clip:{name} is {foreign}; one with CLIP's own words was "
-            "needed; use shards of another encoder, such as open_clip:ViT-B-16-quickgelu/openai"
-        )
     source = find_weights(name, tag, weights, config)
     state = read_state_dict(source.path)
     network = _text_network(config)
@@ -65,10 +59,29 @@ def build_text_tower(model: str, *, weights: Path | None = None) -> TextTower:
     scale = state.get("logit_scale")
     return TextTower(
         network=network.eval().requires_grad_(False),
-        tokenizer=_tokenizer(text.get("context_length", 77)),
+        tokenizer=_tokenizer(config["text_cfg"].get("context_length", 77)),
         scale=DEFAULT_SCALE if scale is None else float(scale.float().exp()),
         weights_sha256=sha256_of(source.path),
     )
+
+
+def require_own_words(model: str) -> None:
+    """Refuse models whose text tower or vocabulary is another package's, and would be fetched.
+
+    Args:
+        model: as for `build_text_tower`.
+
+    Raises:
+        BackendError: the model is unknown, or its text tower is not open_clip's.
+    """
+    name = model.partition("/")[0]
+    text = model_config(name)["text_cfg"]
+    foreign = text.get("hf_model_name") or text.get("hf_tokenizer_name")
+    if foreign:
+        raise BackendError(
+            f"the text tower of open_clip:{name} is {foreign}; one with CLIP's own words was "
+            "needed; use shards of another encoder, such as open_clip:ViT-B-16-quickgelu/openai"
+        )
 
 
 def _text_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
