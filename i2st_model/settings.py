@@ -12,10 +12,11 @@ import yaml
 from i2st_model.config import NetworkConfig
 from i2st_model.config_checks import required_type
 from i2st_model.runs import read_config
-from i2st_model.training.config import TrainConfig, train_config
+from i2st_model.settings_file import read_settings
+from i2st_model.training.config import MAPPINGS, TrainConfig, train_config
 from pipeline.errors import CheckpointError, ConfigError
 
-DECIDED_ELSEWHERE = ("token_dim", "grid", "base_classes")
+DECIDED_ELSEWHERE = ("token_dim", "grid", "embedding_dim", "base_classes")
 """Network fields that the shards and the classes decide."""
 
 
@@ -54,37 +55,63 @@ def recorded_run(run_folder: Path) -> RecordedRun:
 
 
 def change_config(
-    config: TrainConfig, flags: Mapping[str, Any], words: Sequence[str]
+    config: TrainConfig,
+    flags: Mapping[str, Any],
+    words: Sequence[str],
+    *,
+    file: Path | None = None,
 ) -> TrainConfig:
-    """Return the config with flags and `name=value` words on top.
+    """Return the config with a file's settings, flags and `name=value` words on top, in this order.
 
     Args:
         config: what to start from.
         flags: fields of TrainConfig.
-        words: each sets one field of TrainConfig or of NetworkConfig; values are read as YAML.
+        words: each sets one field of TrainConfig or of NetworkConfig, or an entry of ``network``,
+            ``options`` or ``encoder`` as in options.width=64; values are read as YAML.
+        file: YAML with the same names, see `read_settings`.
 
     Returns:
         The changed config, checked.
 
     Raises:
-        ConfigError: a word is malformed, or its name or value is not allowed.
+        ConfigError: a word or the file is malformed, or a name or value is not allowed.
     """
-    train_types = _types(TrainConfig, without=("network",))
-    network_types = _types(NetworkConfig, without=DECIDED_ELSEWHERE)
-    train, network = dict(flags), dict(config.network)
+    train: dict[str, Any] = {}
+    inner: dict[str, Any] = {name: dict(getattr(config, name)) for name in MAPPINGS}
+    try:
+        for word in () if file is None else read_settings(file):
+            _set(word, train, inner)
+        config = replace(config, **train, **inner)
+    except ConfigError as error:
+        where = "" if file is None or str(file) in str(error) else f"{file}: "
+        raise ConfigError(f"{where}{error}") from None
+    train = dict(flags)
     for word in words:
-        name, _, text = word.partition("=")
-        if name in train_types:
-            train[name] = _value(word, text, train_types[name])
-        elif name in network_types:
-            network[name] = _value(word, text, network_types[name])
-        else:
-            near = get_close_matches(name, sorted({*train_types, *network_types}), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "docs/method.md lists them"
-            raise ConfigError(
-                f"unknown setting {name!r}; a train or network setting was needed; {hint}"
-            )
-    return replace(config, **train, network=network)
+        _set(word, train, inner)
+    return replace(config, **train, **inner)
+
+
+def _set(word: str, train: dict[str, Any], inner: dict[str, Any]) -> None:
+    """Read one word into the fields of TrainConfig, or into one of its mappings."""
+    name, _, text = word.partition("=")
+    outer, dot, entry = name.partition(".")
+    train_types = _types(TrainConfig, without=MAPPINGS)
+    network_types = _types(NetworkConfig, without=DECIDED_ELSEWHERE)
+    if name in train_types:
+        train[name] = _value(word, text, train_types[name])
+    elif name in network_types:
+        inner["network"][name] = _value(word, text, network_types[name])
+    elif outer == "network" and entry in network_types:
+        inner["network"][entry] = _value(word, text, network_types[entry])
+    elif outer in ("options", "encoder") and entry:
+        inner[outer][entry] = _value(word, text, None)  # whoever takes them knows their types
+    else:
+        known = {*train_types, *network_types, *(f"network.{one}" for one in network_types)}
+        near = get_close_matches(name, sorted(known), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "docs/method.md lists them"
+        raise ConfigError(
+            f"unknown setting {name!r}; a train or network setting was needed; {hint}"
+        )
 
 
 def _types(config: type, *, without: Sequence[str]) -> dict[str, Any]:

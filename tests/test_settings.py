@@ -4,6 +4,7 @@ import pytest
 
 from i2st_model.runs import CONFIG_NAME
 from i2st_model.settings import change_config, recorded_run
+from i2st_model.settings_file import write_settings
 from i2st_model.training.config import TrainConfig
 from pipeline.errors import CheckpointError, ConfigError
 
@@ -83,3 +84,77 @@ def test_run_without_its_settings_is_refused(tmp_path, values):
     (tmp_path / CONFIG_NAME).write_text(json.dumps(values))
     with pytest.raises(CheckpointError, match="lacks .*start another run"):
         recorded_run(tmp_path)
+
+
+# --- settings inside others, and in files ---
+
+
+def test_dotted_words_reach_into_network_options_and_encoder():
+    config = changed(
+        "network.dim=64", "options.cardinalities=[2]", "encoder.name=timm:resnet50", "method=trx"
+    )
+    assert config.network == {"dim": 64}
+    assert config.options == {"cardinalities": [2]}
+    assert config.encoder == {"name": "timm:resnet50"}
+    for word, hint in {
+        "network.dmi=64": "did you mean 'network.dim'",
+        "network.grid=7": "unknown setting 'network.grid'",  # the shards decide it
+        "options.=3": "unknown setting 'options.'",
+        "seed.x=3": "unknown setting 'seed.x'",
+    }.items():
+        with pytest.raises(ConfigError, match=hint):
+            changed(word)
+
+
+def test_file_then_flags_then_words(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text(
+        "seed: 1\nway: 3\nfast_rate: 1e-2\nmasks: off\nclasses: [run, yell]\n"
+        "network:\n  dim: 64\n  instances: none\noptions: {width: 8, cardinalities: [2, 3]}\n"
+    )
+    config = change_config(TrainConfig(), {"way": 4}, ["network.dim=32", "shot=2"], file=file)
+    assert (config.seed, config.way, config.shot) == (1, 4, 2)
+    assert (config.fast_rate, config.masks, config.classes) == (0.01, "off", ("run", "yell"))
+    assert config.network == {"dim": 32, "instances": "none"}
+    assert config.options == {"width": 8, "cardinalities": [2, 3]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sed: 1\n", "settings.yaml: unknown setting 'sed'.*did you mean 'seed'"),
+        ("network: {dmi: 3}\n", "unknown setting 'network.dmi'.*did you mean 'network.dim'"),
+        ("way: three\n", "settings.yaml: way='three' is no whole number"),
+        ("seed: 1\nseed: 2\n", "settings.yaml says seed twice"),
+        ("- 1\n", "settings.yaml holds no mapping"),
+        ("a: [\n", "settings.yaml cannot be read"),
+        ("a: !!python/object/apply:os.getcwd []\n", "unknown setting 'a'"),
+        ("network: {a: {b: 1}}\n", "unknown setting 'network.a'"),
+        ("network: 3\n", "unknown setting 'network'"),
+    ],
+)
+def test_files_that_say_nothing_sensible_are_refused(tmp_path, text, message):
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        change_config(TrainConfig(), {}, [], file=file)
+
+
+def test_printed_settings_and_a_runs_config_json_read_back_as_they_were(tmp_path):
+    config = TrainConfig(
+        method="trx",
+        options={"cardinalities": [2], "width": 16, "centre": False},
+        masks="off",
+        flips=None,
+        fast_rate=1e-4,
+        classes=("run", "on"),
+        network={"dim": 64, "descriptor_norm": "none", "scale": 0.0},
+        encoder={"name": "timm:resnet50"},
+    )
+    printed, recorded = tmp_path / "a.yaml", tmp_path / "config.json"
+    printed.write_text(write_settings(config.to_dict()))
+    recorded.write_text(json.dumps({"digest": "0", "train": config.to_dict(), "threads": 1}))
+    for file in (printed, recorded):
+        assert change_config(TrainConfig(), {}, [], file=file) == config
+    with pytest.raises(ConfigError, match=r"gone.yaml cannot be read: .*No such file"):
+        change_config(TrainConfig(), {}, [], file=tmp_path / "gone.yaml")
