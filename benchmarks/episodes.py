@@ -1,64 +1,112 @@
-"""Cost of drawing episodes, and of evaluating them in batches beside one by one.
+"""Drawing and evaluating 10,000 episodes, beside the loops of released code.
 
-    python -m benchmarks.episodes [--videos 67013] [--episodes 10000] [--loop 60]
+    python -m benchmarks.episodes [--rounds 5] [--episodes 10000] [--loop 40]
 
-Prints Markdown. Features are random: 1,292 videos in 10 classes as in HMDB51's test split, 8 frames
-of 512 (CLIP ViT-B/16), and 7 x 7 tokens of 768 for I2ST. "Cached loop" evaluates episode by episode
-from the same prepared videos; "preparing loop" also prepares the clips of each episode anew, as
-the released few-shot codes do. Loops are extrapolated from ``--loop`` episodes, and all three ways
-are checked to predict the same first. CPU seconds on one thread; noisy where others share the
-machine: quote the ratios.
+Prints Markdown. Shards of random features: 1,292 videos in 10 classes as in HMDB51's test split, 8
+frames of 512 (CLIP ViT-B/16); for I2ST 7 x 7 tokens of 768. Our side is everything between the
+shards and the predictions: drawing, reading, preparing, scoring. Released code, re-implemented in
+`benchmarks.public_episodes`, has its clips encoded in memory; it is timed without its sampler, and
+the sampler by itself. One thread; both in turn (A B A B), medians of process CPU time; loops are
+extrapolated. Times on shared machines are noisy: quote the ratios. What was expected was written
+down before the first run.
 """
 
 import argparse
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.public_episodes import (
+    Head,
+    public_bi_mhm,
+    public_draw,
+    public_episode,
+    public_otam_of_means,
+    public_otam_of_shots,
+    public_protonet,
+)
 from i2st_model.class_videos import group_videos
 from i2st_model.config import preset
+from i2st_model.engine import PreparedVideos, predict
+from i2st_model.episode_draws import draw_episodes
+from i2st_model.episode_sets import EpisodeSet
 from i2st_model.episodes import EpisodeSampler
+from i2st_model.evaluation import EvaluateConfig, evaluate
+from i2st_model.features import FeatureStore
+from i2st_model.load_method import train_statistics
 from i2st_model.methods import get_method
 from i2st_model.methods.base import FewShotMethod
-from i2st_model.methods.clips import Clips, TrainStatistics
+from i2st_model.methods.clips import Clips
 from i2st_model.network import build_network
-from i2st_model.scoring import (
-    episode_batches,
-    episodes_at_a_time,
-    places_of,
-    predict_episodes,
-    prepare_videos,
-)
+from i2st_model.scoring import prepare_videos
+from pipeline.manifests import Video
+from pipeline.shards.committed import finish
+from pipeline.shards.reader import ShardReader
+from pipeline.shards.writer import ShardWriter, VideoFeatures
 
 NUM_VIDEOS, NUM_CLASSES, FRAMES, EMBEDDING = 1292, 10, 8, 512
+NUM_TRAIN = 64
 GRID, CHANNELS = 7, 768
 WAY, SHOT = 5, 5
+SHARD_VIDEOS = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rival:
+    """One of our methods and the head of released code that computes the same."""
+
+    method: str
+    options: Mapping[str, Any]
+    head: Head
+    expected: float
+    """Ratio without the sampler, before the first run."""
+
+
+RIVALS = (
+    Rival(method="protonet", options={}, head=public_protonet, expected=15),
+    Rival(method="otam", options={}, head=public_otam_of_means, expected=35),
+    Rival(
+        method="otam",
+        options={"shots": "after_matching"},
+        head=public_otam_of_shots,
+        expected=30,
+    ),
+    Rival(method="bi_mhm", options={}, head=public_bi_mhm, expected=6),
+)
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--videos", type=int, default=67_013, help="SSv2-Full's train split")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--episodes", type=int, default=10_000)
-    parser.add_argument("--loop", type=int, default=60, help="episodes of the loops")
+    parser.add_argument("--loop", type=int, default=40, help="episodes of a loop per round")
+    parser.add_argument("--videos", type=int, default=67_013, help="SSv2-Full's train split")
     parser.add_argument("--i2st-videos", type=int, default=96, help="videos with tokens")
     flags = parser.parse_args()
     torch.set_num_threads(1)
+    torch.manual_seed(0)
+    random.seed(0)
     print_draws(flags.videos)
-    print_evaluations(flags.episodes, flags.loop, flags.i2st_videos)
-
-
-@contextmanager
-def cpu_seconds(into: dict[str, float], name: str) -> Iterator[None]:
-    """Add the CPU time of the block to ``into[name]``."""
-    start = time.process_time()
-    yield
-    into[name] = into.get(name, 0.0) + time.process_time() - start
+    with tempfile.TemporaryDirectory() as name:
+        shards = Path(name) / "shards" / "random"
+        write_shards(shards)
+        print_evaluations(FeatureStore(ShardReader(shards)), flags)
+        print_i2st(flags)
+        print_processes(Path(name), flags)
 
 
 def print_draws(num_videos: int) -> None:
@@ -69,109 +117,217 @@ def print_draws(num_videos: int) -> None:
     index = rng.integers(0, 64, size=num_videos)
     groups = [f"{group}" for group in rng.integers(0, num_videos // 4, size=num_videos)]
     for disjoint in (False, True):
-        for shot in (1, 5):
-            spent: dict[str, float] = {}
-            with cpu_seconds(spent, "prepare"):
-                videos = group_videos(index, groups, range(64), [str(n) for n in range(64)])
-                sampler = EpisodeSampler(videos, way=WAY, shot=shot, disjoint_groups=disjoint)
-            with cpu_seconds(spent, "draw"):
-                sampler.batch(0, 2000)
+        for shot in (1, SHOT):
+            start = time.process_time()
+            videos = group_videos(index, groups, range(64), [str(n) for n in range(64)])
+            sampler = EpisodeSampler(videos, way=WAY, shot=shot, disjoint_groups=disjoint)
+            middle = time.process_time()
+            sampler.batch(0, 2000)
+            end = time.process_time()
             kind = "groups disjoint" if disjoint else "uniform"
             print(
-                f"| 5-way {shot}-shot, {kind} | {1e3 * spent['prepare']:.0f} | "
-                f"{1e6 * spent['draw'] / 2000:.0f} |"
+                f"| {WAY}-way {shot}-shot, {kind} | {1e3 * (middle - start):.0f} | "
+                f"{1e6 * (end - middle) / 2000:.1f} |"
             )
+    start = time.process_time()
+    for _ in range(5):
+        public_draw(index.tolist(), 64, WAY, SHOT, 1)
+    print(
+        f"| {WAY}-way {SHOT}-shot, released code | - | {2e5 * (time.process_time() - start):,.0f} |"
+    )
+    print(flush=True)
+
+
+def print_evaluations(store: FeatureStore, flags: argparse.Namespace) -> None:
+    """Table of CPU seconds of evaluations beside the loops of released code."""
+    config = EvaluateConfig(shot=SHOT, episodes=flags.episodes, device="cpu")
+    few = draw_episodes(store, config).batch(0, flags.loop)
+    rows = store.rows_of(store.classes_of("test"))
+    clips, train_rows = store.frame_embedding(rows), store.rows_of(store.classes_of("train"))
+    mean = store.mean_embedding(train_rows)
+    labels = store.reader.class_index[rows].tolist()
+
+    def draws() -> None:
+        first = min(labels)
+        for _ in range(flags.loop):
+            public_draw([label - first for label in labels], NUM_CLASSES, WAY, SHOT, 1)
+
+    scale = flags.episodes / flags.loop
+    sampler_s = scale * statistics.median(_seconds(draws) for _ in range(flags.rounds))
+    print(
+        f"| {flags.episodes:,} {WAY}-way {SHOT}-shot episodes | ours, s | released loop, s |",
+        end="",
+    )
+    print(f" ratio (expected) | with its sampler (+ {sampler_s:.1f} s) | same predictions |")
+    print("|---|---|---|---|---|---|")
+    for rival in RIVALS:
+        method = get_method(rival.method, **rival.options)
+        method.fit(train_statistics(store, train_rows))
+        seen = clips - mean if method.needs_train_mean else clips
+        predicted: dict[str, Any] = {}
+
+        def ours(method: FewShotMethod = method, into: dict = predicted) -> None:
+            into["ours"] = evaluate(method, store, config).result.predicted
+
+        def theirs(head: Head = rival.head, seen: Tensor = seen, into: dict = predicted) -> None:
+            into["theirs"] = [
+                public_episode(head, seen, torch.from_numpy(s), torch.from_numpy(q))
+                for s, q in zip(few.support, few.query, strict=True)
+            ]
+
+        ours_s, loop_s = medians_in_turn(ours, theirs, flags.rounds)
+        loop_s *= scale
+        same = predicted["ours"][: flags.loop, :, 0] == torch.stack(predicted["theirs"]).numpy()
+        words = ", ".join(rival.options.values())
+        print(
+            f"| {rival.method}{f' ({words})' if words else ''} | {ours_s:.2f} | {loop_s:.1f} | "
+            f"{loop_s / ours_s:.0f}x ({rival.expected:.0f}x) | "
+            f"{(loop_s + sampler_s) / ours_s:.0f}x | {100 * same.mean():.1f} % |",
+            flush=True,
+        )
     print()
 
 
-def print_evaluations(episodes: int, loop: int, i2st_videos: int) -> None:
-    """Table of CPU seconds per ``episodes`` 5-way 5-shot episodes."""
-    print(
-        f"| {episodes:,} 5-way 5-shot episodes | prepare, s | batched, s | cached loop, s |",
-        end="",
-    )
-    print(" preparing loop, s | ratios |")
-    print("|---|---|---|---|---|---|")
+def print_i2st(flags: argparse.Namespace) -> None:
+    """Table of CPU seconds of I2ST: batched, one by one, and with clips prepared anew."""
     generator = torch.Generator().manual_seed(0)
-    embeddings = torch.randn(NUM_VIDEOS, FRAMES, EMBEDDING, generator=generator)
-    for name in ("protonet", "otam", "bi_mhm"):
-        method = get_method(name)
-        method.fit(TrainStatistics(embedding_dim=EMBEDDING, mean_embedding=torch.zeros(EMBEDDING)))
-        print_evaluation(method, embeddings, episodes, loop)
-    config = preset("i2st", token_dim=CHANNELS, grid=GRID)
-    network = build_network(config)
+    network = build_network(preset("i2st", token_dim=CHANNELS, grid=GRID))
     network.fit_stem(torch.randn(2000, CHANNELS, generator=generator))
+    method = get_method("i2st", network=network)
     # Fewer videos for want of memory; the time to prepare is scaled to NUM_VIDEOS.
-    tokens = torch.randn(i2st_videos, FRAMES, GRID**2, CHANNELS, generator=generator)
-    print_evaluation(get_method("i2st", network=network), tokens, episodes, max(3, loop // 10))
+    videos = flags.i2st_videos
+    tokens = torch.randn(videos, FRAMES, GRID**2, CHANNELS, generator=generator)
 
+    def prepare(rows: NDArray[np.int64]) -> Mapping[str, Tensor]:
+        with torch.no_grad():
+            return method.prepare(Clips(features=tokens[rows]))
 
-def print_evaluation(method: FewShotMethod, features: Tensor, episodes: int, loop: int) -> None:
-    """One row."""
-    rows = np.arange(len(features))
-    videos = group_videos(
-        rows % NUM_CLASSES, [""] * len(rows), range(NUM_CLASSES), [str(n) for n in range(10)]
+    rows, episodes = np.arange(videos), drawn(videos, flags.episodes)
+    once = NUM_VIDEOS / videos * _seconds(lambda: prepare_videos(rows, prepare))
+    ready = PreparedVideos(method=method, tensors=prepare_videos(rows, prepare), rows=rows)
+    few, anew = min(flags.loop, 20), 3
+    batched_s, cached_s = medians_in_turn(
+        lambda: predict(ready, episodes, rows),
+        lambda: _one_by_one(method, episodes, few, lambda some: _taken(ready.tensors, some)),
+        flags.rounds,
     )
-    sampler = EpisodeSampler(videos, way=WAY, shot=SHOT)
-    spent: dict[str, float] = {}
-
-    def prepare(some: NDArray) -> Mapping[str, Tensor]:
-        return method.prepare(Clips(features=features[some]))
-
-    with torch.no_grad():
-        with cpu_seconds(spent, "prepare"):
-            prepared = prepare_videos(rows, prepare)
-        spent["prepare"] *= NUM_VIDEOS / len(features)
-        with cpu_seconds(spent, "batched"):
-            batched = _batched(method, prepared, sampler, episodes)
-        one_by_one: dict[str, Callable[[NDArray], Mapping[str, Tensor]]] = {
-            "cached": lambda some: {key: value[some] for key, value in prepared.items()},
-            "anew": prepare,
-        }
-        for name, make in one_by_one.items():
-            with cpu_seconds(spent, name):
-                predicted = [_one(method, make, sampler, number) for number in range(loop)]
-            spent[name] *= episodes / loop
-            assert np.mean(np.stack(predicted) == batched[:loop]) > 0.999
-    whole = spent["prepare"] + spent["batched"]
+    cached_s *= flags.episodes / few
+    anew_s = _seconds(lambda: _one_by_one(method, episodes, anew, prepare)) * flags.episodes / anew
+    print("| I2ST | prepare, s | batched, s | one by one from prepared, s | ratio |", end="")
+    print(" preparing each episode's clips, s | ratio |")
+    print("|---|---|---|---|---|---|---|")
     print(
-        f"| {method.name} | {spent['prepare']:.1f} | {spent['batched']:.1f} | "
-        f"{spent['cached']:.1f} | {spent['anew']:.0f} | "
-        f"{spent['cached'] / spent['batched']:.1f}x, {spent['anew'] / whole:.0f}x |",
+        f"| {flags.episodes:,} {WAY}-way {SHOT}-shot episodes | {once:.1f} | {batched_s:.2f} | "
+        f"{cached_s:.1f} | {cached_s / batched_s:.0f}x | {anew_s:,.0f} | "
+        f"{anew_s / (once + batched_s):.0f}x (expected 200x) |\n",
         flush=True,
     )
 
 
-def _batched(
-    method: FewShotMethod,
-    prepared: Mapping[str, Tensor],
-    sampler: EpisodeSampler,
-    episodes: int,
-) -> NDArray[np.int64]:
-    num_videos = len(next(iter(prepared.values())))
-    places = places_of(np.arange(num_videos), num_videos, torch.device("cpu"))
-    size = episodes_at_a_time(prepared, WAY * (SHOT + 1))
-    parts = [
-        predict_episodes(episode, places, prepared, method.score).predicted
-        for episode in episode_batches(sampler, episodes, size)
-    ]
-    return np.concatenate(parts)
+def print_processes(folder: Path, flags: argparse.Namespace) -> None:
+    """Table of wall and CPU seconds of whole commands, start of Python and torch included."""
+    every = ",".join(dict.fromkeys(rival.method for rival in RIVALS))
+    print("| `i2st evaluate --shot 5`, whole process | wall, s | CPU, s |")
+    print("|---|---|---|")
+    for methods in (*every.split(","), every):
+        asked = ["--method", methods, "--shot", str(SHOT), "--episodes", str(flags.episodes)]
+        spent = [_process([*asked, "--device", "cpu"], folder) for _ in range(flags.rounds)]
+        wall, cpu = (statistics.median(column) for column in zip(*spent, strict=True))
+        print(f"| {methods} | {wall:.1f} | {cpu:.1f} |", flush=True)
 
 
-def _one(
-    method: FewShotMethod,
-    prepare: Callable[[NDArray], Mapping[str, Tensor]],
-    sampler: EpisodeSampler,
-    number: int,
-) -> NDArray[np.int64]:
-    episode = sampler.episode(number)
-    query = prepare(episode.query.ravel())
-    support = prepare(episode.support.ravel())
-    logits = method.score(
-        {key: value.unflatten(0, (WAY, SHOT)).unsqueeze(0) for key, value in support.items()},
-        {key: value.unsqueeze(0) for key, value in query.items()},
+def _process(words: list[str], folder: Path) -> tuple[float, float]:
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    program = [sys.executable, "-c", "import cli; cli.main()", "evaluate", *words]
+    subprocess.run(program, cwd=folder, check=True, capture_output=True)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def write_shards(folder: Path) -> None:
+    """Write random features of NUM_VIDEOS test videos, and of a few train videos."""
+    names = {"train": ["train"], "test": [f"class {n}" for n in range(NUM_CLASSES)]}
+    folder.mkdir(parents=True)
+    everything = [name for some in names.values() for name in some]
+    writer = ShardWriter(folder, {}, class_names=everything)
+    rng = np.random.default_rng(0)
+    videos = [("train", "train", number) for number in range(NUM_TRAIN)]
+    videos += [("test", f"class {n % NUM_CLASSES}", n) for n in range(NUM_VIDEOS)]
+    for first in range(0, len(videos), SHARD_VIDEOS):
+        some = videos[first : first + SHARD_VIDEOS]
+        writer.write(first // SHARD_VIDEOS, [_features(rng, *video) for video in some], [])
+    finish(folder, {"name": "random", "classes": names}, {})
+
+
+def _features(rng: np.random.Generator, split: str, class_name: str, number: int) -> VideoFeatures:
+    name = f"{class_name}/{number:04d}"
+    return VideoFeatures(
+        video=Video(video_id=name, path=name, class_name=class_name, split=split),
+        tokens=np.zeros((FRAMES, 1, 8), np.float16),
+        frame_embedding=rng.standard_normal((FRAMES, EMBEDDING)).astype(np.float16),
+        masks=None,
+        frame_indices=np.arange(FRAMES, dtype=np.int32),
+        num_frames_decoded=FRAMES,
+        num_frames_expected=FRAMES,
+        num_damaged_packets=0,
     )
-    return logits[0].argmax(dim=-1).view(WAY, -1).numpy()
+
+
+def drawn(videos: int, count: int) -> EpisodeSet:
+    """Episodes with one query per class among some videos in NUM_CLASSES classes."""
+    rows = np.arange(videos)
+    names = tuple(str(number) for number in range(NUM_CLASSES))
+    classes = group_videos(rows % NUM_CLASSES, [""] * videos, range(NUM_CLASSES), names)
+    batch = EpisodeSampler(classes, way=WAY, shot=SHOT, queries=1).batch(0, count)
+    return EpisodeSet(
+        dataset="random",
+        digest="",
+        split="test",
+        seed=0,
+        disjoint_groups=False,
+        dropped_classes=(),
+        class_names=names,
+        video_ids=tuple(f"{row:04d}" for row in rows),
+        video_class=rows % NUM_CLASSES,
+        support=batch.support,
+        query=batch.query,
+    )
+
+
+def medians_in_turn(
+    first: Callable[[], Any], second: Callable[[], Any], rounds: int
+) -> tuple[float, float]:
+    """Median CPU seconds of two functions called A B A B, after one call of each."""
+    first(), second()
+    pairs = [(_seconds(first), _seconds(second)) for _ in range(rounds)]
+    one, other = zip(*pairs, strict=True)
+    return statistics.median(one), statistics.median(other)
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def _taken(tensors: Mapping[str, Tensor], rows: NDArray[np.int64]) -> dict[str, Tensor]:
+    return {name: value[rows] for name, value in tensors.items()}
+
+
+@torch.no_grad()
+def _one_by_one(
+    method: FewShotMethod,
+    episodes: EpisodeSet,
+    count: int,
+    clips: Callable[[NDArray[np.int64]], Mapping[str, Tensor]],
+) -> list[Tensor]:
+    """Predictions of the first episodes, each scored by itself."""
+    predicted = []
+    for support, query in zip(episodes.support[:count], episodes.query[:count], strict=True):
+        own = {k: v.unflatten(0, support.shape)[None] for k, v in clips(support.ravel()).items()}
+        asked = {k: v[None] for k, v in clips(query.ravel()).items()}
+        predicted.append(method.score(own, asked)[0].argmax(dim=-1))
+    return predicted
 
 
 if __name__ == "__main__":
