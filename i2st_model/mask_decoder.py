@@ -5,12 +5,17 @@ S = 4 g side of the mask.
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from i2st_model.config import NetworkConfig
+
+PIXEL_BYTES = 4 << 20
+"""Pixel map made at a time on a CPU without gradients: a whole one leaves the cache between each of
+its steps. With gradients all is kept anyway, and parts would change how they are summed."""
 
 
 class MaskDecoder(nn.Module):
@@ -47,16 +52,33 @@ class MaskDecoder(nn.Module):
         Returns:
             (B, n, 4 g, 4 g) float. Mask logits, row-major.
         """
+        return torch.cat([self._arranged(part) for part in self._parts(instances, tokens)])
+
+    def union(self, instances: Tensor, tokens: Tensor) -> Tensor:
+        """Decode masks and join them by logsumexp over instances: (B, 4 g, 4 g) float."""
+        parts = self._parts(instances, tokens)
+        joined = [self._arranged(part.logsumexp(dim=2, keepdim=True)) for part in parts]
+        return torch.cat(joined).squeeze(1)
+
+    def _parts(self, instances: Tensor, tokens: Tensor) -> Iterator[Tensor]:
+        """Logits of some frames at a time, (b, 4 L, n, 4): cell and sub-cell, n, sub-sub-cell."""
         B, L, _ = tokens.shape
-        pixels = self.upsample(tokens).view(B, 4 * L, self.width)
-        pixels = functional.relu(self.norm(pixels))
         vectors = self.vectors(instances).view(B, -1, self.width) * self.width**-0.5
-        # Pixels come first, so that their gradient, the largest tensor, is made contiguous.
-        logits = torch.bmm(pixels, vectors.transpose(1, 2)) + self.bias
+        size = max(1, B)
+        if tokens.device.type == "cpu" and not torch.is_grad_enabled():
+            size = max(1, PIXEL_BYTES // (4 * L * self.width * tokens.element_size()))
+        for some, lifted in zip(tokens.split(size), vectors.split(size), strict=True):
+            pixels = self.upsample(some).view(len(some), 4 * L, self.width)
+            pixels = functional.relu_(self.norm(pixels))
+            # Pixels come first, so that their gradient, the largest tensor, is made contiguous.
+            logits = torch.bmm(pixels, lifted.transpose(1, 2)) + self.bias
+            yield logits.view(len(some), 4 * L, -1, 4)
+
+    def _arranged(self, logits: Tensor) -> Tensor:
         g = self.side
         # cell (y, x), sub-cell (p, q) of the first step | n, sub-cell (a, b) of the second.
-        logits = logits.view(B, g, g, 2, 2, -1, 2, 2).permute(0, 5, 1, 3, 6, 2, 4, 7)
-        return logits.reshape(B, -1, 4 * g, 4 * g)
+        fine = logits.view(len(logits), g, g, 2, 2, -1, 2, 2).permute(0, 5, 1, 3, 6, 2, 4, 7)
+        return fine.reshape(len(logits), -1, 4 * g, 4 * g)
 
 
 class AutoDecoder(nn.Module):

@@ -48,7 +48,7 @@ class QueryPerception(nn.Module):
         """Perceive (B, L, D) tokens; ``with_masks`` runs the decoder."""
         memory = tokens + self.positions
         instances = self.encoder(memory)
-        masks = union(self.decoder(instances, memory)) if with_masks else None
+        masks = self.decoder.union(instances, memory) if with_masks else None
         return Perception(instances, masks)
 
 
@@ -72,9 +72,13 @@ class MaskedPoolPerception(nn.Module):
     def forward(self, tokens: Tensor, *, with_masks: bool) -> Perception:
         """Perceive (B, L, D) tokens; the mask is always made, and returned ``with_masks``."""
         memory = tokens + self.positions
-        logits_BnSS = self.decoder(self.encoder(memory), memory)
-        merged = union(logits_BnSS)
-        chosen = merged.unsqueeze(1) if self.config.pooled_masks == "union" else logits_BnSS
+        queries = self.encoder(memory)
+        if self.config.pooled_masks == "union":
+            merged = self.decoder.union(queries, memory)
+            chosen = merged.unsqueeze(1)
+        else:
+            chosen = self.decoder(queries, memory)
+            merged = union(chosen)
         weights = functional.avg_pool2d(chosen.detach().sigmoid(), 4).flatten(2)
         instances = pool_tokens(tokens, weights, self.config.mask_floor)
         return Perception(instances, merged if with_masks else None)

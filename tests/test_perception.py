@@ -166,3 +166,14 @@ def test_no_perception_has_no_instances():
     found = build_perception(tiny(instances="none"))(torch.randn(5, 9, 8), with_masks=True)
     assert found.instances.shape == (5, 0, 8)
     assert found.mask_logits is None
+
+
+def test_mask_decoder_makes_the_same_masks_in_parts(monkeypatch):
+    decoder = MaskDecoder(tiny()).double()
+    instances, tokens = torch.randn(5, 2, 8).double(), torch.randn(5, 9, 8).double()
+    whole = decoder(instances, tokens).detach()
+    # 9 cells of 4 sub-cells and 8 channels of 8 bytes: two frames at a time, then one.
+    monkeypatch.setattr("i2st_model.mask_decoder.PIXEL_BYTES", 2 * 9 * 4 * 8 * 8)
+    with torch.no_grad():
+        torch.testing.assert_close(decoder(instances, tokens), whole)
+        torch.testing.assert_close(decoder.union(instances, tokens), whole.logsumexp(dim=1))
