@@ -1,5 +1,6 @@
 """What a method gets that another package adds: one class of 30 lines and one entry point."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ from synthetic_shards import make_shards
 
 from i2st_model.evaluation import EvaluateConfig, evaluate
 from i2st_model.features import FeatureStore
-from i2st_model.load_method import train_statistics
+from i2st_model.load_method import load_method, train_statistics
 from i2st_model.methods import get_method, method_names
+from i2st_model.training.config import TrainConfig
+from i2st_model.training.run import train
 
 CLASS = Path(__file__).with_name("example_method.py")
 CHANCE = (
@@ -58,3 +61,20 @@ def test_an_entry_point_has_the_command_line(installed, tmp_path, monkeypatch):
     assert "luck on toy test (5 classes, 40 videos), 5-way 1-shot" in done.stdout
     accuracy = float(done.stdout.split("episodes: ")[1].split()[0])
     assert np.isclose(accuracy, 20, atol=8)  # 40 videos have some luck of their own
+
+
+def test_an_entry_point_is_trained_and_its_run_evaluated(installed, tmp_path):
+    store = FeatureStore(make_shards(tmp_path / "shards", signal=6.0, nuisance=2.0))
+    settings = TrainConfig(
+        method="mapped", options={"dim": 8}, episodes=320, select="last", fast_rate=1e-2
+    )
+    run = train(replace(settings, device="cpu"), store, tmp_path / "run").run_folder
+    method, checkpoint = load_method(
+        "mapped", store, shards=tmp_path / "shards", run=run, device="cpu"
+    )
+    assert (method.dim, checkpoint.info.method) == (8, "mapped")
+    few = EvaluateConfig(episodes=400, shot=3, device="cpu")
+    trained = evaluate(method, store, few, checkpoint=checkpoint).accuracy.mean
+    plain, _ = load_method("protonet", store, shards=tmp_path / "shards", device="cpu")
+    # Training learns to leave out the four channels in which videos differ and classes do not.
+    assert trained > evaluate(plain, store, few).accuracy.mean + 10
