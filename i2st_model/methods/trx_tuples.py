@@ -44,22 +44,29 @@ class TupleAttention(nn.Module):
             frames: (B, T, C) float.
 
         Returns:
-            ``query_keys``, ``query_values`` (B, W or 1, M, C or D) and ``keys``, ``values``
-            (B, T or M, C or D), whose products are those of rows; ``key_scale`` (B, P), one over
-            the deviation of each key; ``key_shift`` (B, M) and ``key_offset`` (B, P), what the
-            biases of LayerNorm and projection add; ``square`` (B,), summed squares of the values.
+            ``keys`` and ``values`` (B, M, D), projected rows; or, where products are shorter so,
+            (B, T, C) with ``query_keys`` and ``query_values`` (B, W, M, C) to multiply them with.
+            ``key_scale`` (B, P), one over the deviation of each key; ``key_bias`` and ``key_shift``
+            (B, M), what the biases of projection and LayerNorm add to products; ``square`` (B,),
+            summed squares of the values.
         """
-        weight_WDC, bias_D = self._centred_keys(frames.shape[2])
+        keys_WDC = self._by_slot(self.keys.weight, frames.shape[2])
+        keys_WDC = keys_WDC - keys_WDC.mean(dim=1, keepdim=True)
         values_WDC = self._by_slot(self.values.weight, frames.shape[2])
-        keys_BMD, values_BMD = _rows(frames, weight_WDC), _rows(frames, values_WDC)
+        keys_BMD, values_BMD = _rows(frames, keys_WDC), _rows(frames, values_WDC)
         # Half precision is for the projections alone: variances are sums of large products.
         with torch.autocast(frames.device.type, enabled=False):
-            parts = self._from_rows(keys_BMD, values_BMD, bias_D)
-            if self.training or frames.shape[2] >= bias_D.shape[0]:
-                return parts
-            for name, weight in (("query_keys", weight_WDC), ("query_values", values_WDC)):
-                parts[name] = torch.einsum("bmd,wdc->bwmc", parts[name].squeeze(1), weight)
-            return parts | {"keys": frames, "values": frames}
+            parts = self._from_rows(keys_BMD, values_BMD)
+            gain_D = self.norm.weight
+            if self.training or frames.shape[2] >= gain_D.shape[0]:
+                return parts | {"keys": keys_BMD * gain_D, "values": values_BMD}
+            query_BMD = keys_BMD * gain_D.square()
+            return parts | {
+                "query_keys": torch.einsum("bmd,wdc->bwmc", query_BMD, keys_WDC),
+                "query_values": torch.einsum("bmd,wdc->bwmc", values_BMD, values_WDC),
+                "keys": frames,
+                "values": frames,
+            }
 
     def distance(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
         """Squared distance of values to the query's own class prototypes, mean over tuples.
@@ -74,29 +81,26 @@ class TupleAttention(nn.Module):
         P, M = query["key_scale"].shape[2], support["key_shift"].shape[3]
         incidence_PM = tuple_rows(M // self.cardinality, self.cardinality).to(query["square"])
         weights_EQPNX = self._row_weights(support, query, incidence_PM)  # X = K M from here on
-        products = _products(query["query_values"], support["values"].flatten(1, 2))
+        products = _products(_left(query, "values"), support["values"].flatten(1, 2))
         cross_EQPNX = torch.matmul(incidence_PM, products.flatten(3)).view(weights_EQPNX.shape)
         cross_EQN = (weights_EQPNX * cross_EQPNX).sum(dim=(2, 4))
         squares_EQN = _prototype_squares(weights_EQPNX, support)
         return (query["square"].unsqueeze(2) - 2 * cross_EQN + squares_EQN) / P
 
-    def _from_rows(self, keys: Tensor, values: Tensor, bias: Tensor) -> dict[str, Tensor]:
-        """What `prepare` returns, from projected rows (B, M, D) and the bias of keys."""
-        M = keys.shape[1]
-        T = M // self.cardinality
+    def _from_rows(self, keys: Tensor, values: Tensor) -> dict[str, Tensor]:
+        """What `prepare` makes of projected rows (B, M, D) beside the rows."""
+        T = keys.shape[1] // self.cardinality
         incidence_PM = tuple_rows(T, self.cardinality).to(keys)
+        gain_D, bias_D = self.norm.weight, self.keys.bias - self.keys.bias.mean()
         # Every tuple has one row of the first slot: there the bias is added once.
-        whole_BMD = torch.cat([keys[:, :T] + bias, keys[:, T:]], dim=1)
-        query_BMD = whole_BMD * self.norm.weight.square()
-        variance_BP = _squares(incidence_PM, whole_BMD) / bias.shape[0]
+        whole_BMD = torch.cat([keys[:, :T] + bias_D, keys[:, T:]], dim=1)
+        variance_BP = _squares(incidence_PM, whole_BMD) / bias_D.shape[0]
+        # A product of two keys has the square of the bias once: half is from either.
+        half = (bias_D * gain_D).square().sum() / (2 * self.cardinality)
         return {
-            "query_keys": query_BMD.unsqueeze(1),
-            "query_values": values.unsqueeze(1),
-            "keys": keys,
-            "values": values,
             "key_scale": (variance_BP + self.norm.eps).rsqrt(),
-            "key_shift": whole_BMD @ (self.norm.weight * self.norm.bias),
-            "key_offset": (query_BMD @ bias) @ incidence_PM.T,
+            "key_bias": keys @ (bias_D * gain_D.square()) + half,
+            "key_shift": whole_BMD @ (gain_D * self.norm.bias),
             "square": _squares(incidence_PM, values).sum(dim=1),
         }
 
@@ -106,21 +110,17 @@ class TupleAttention(nn.Module):
         """Attention of each query tuple to a class, summed onto rows: (E, Q, P, N, K M)."""
         E, N, K = support["square"].shape
         temperature = 1 / math.sqrt(self.keys.out_features)
-        products = _products(query["query_keys"], support["keys"].flatten(1, 2))
+        products = _products(_left(query, "keys"), support["keys"].flatten(1, 2))
         rows_EQPY = torch.matmul(incidence_PM, products.flatten(3))  # Y = N K M
-        # A support tuple is a sum of W rows: what belongs to the tuple is shared among them.
-        rows_EQPY = rows_EQPY + query["key_offset"].unsqueeze(3) / self.cardinality
+        # A support tuple is a sum of W rows: what belongs to a query tuple is shared among them.
+        bias_EQP = query["key_bias"] @ incidence_PM.T / self.cardinality
+        rows_EQPY = rows_EQPY + bias_EQP.unsqueeze(3) + support["key_bias"].view(E, 1, 1, -1)
         rows_EQPY = rows_EQPY * (query["key_scale"].unsqueeze(3) * temperature)
         rows_EQPY = rows_EQPY + (support["key_shift"] * temperature).view(E, 1, 1, -1)
         scores = rows_EQPY.unflatten(3, (N, K, -1)) @ incidence_PM.T
         scores = scores * support["key_scale"][:, None, None]
         attention = torch.softmax(scores.flatten(4), dim=4).view(scores.shape)
         return (attention @ incidence_PM).flatten(4)
-
-    def _centred_keys(self, channels: int) -> tuple[Tensor, Tensor]:
-        weight_WDC = self._by_slot(self.keys.weight, channels)
-        bias_D = self.keys.bias
-        return weight_WDC - weight_WDC.mean(dim=1, keepdim=True), bias_D - bias_D.mean()
 
     def _by_slot(self, weight: Tensor, channels: int) -> Tensor:
         return weight.unflatten(1, (self.cardinality, channels)).transpose(0, 1)
@@ -150,11 +150,17 @@ def _squares(incidence: Tensor, rows: Tensor) -> Tensor:
 def _prototype_squares(weights: Tensor, support: Mapping[str, Tensor]) -> Tensor:
     """Squared lengths of prototypes, summed over tuples: (E, Q, P, N, K M) weights to (E, Q, N)."""
     E, Q, _, N, X = weights.shape
-    gram = _products(support["query_values"].flatten(0, 1), support["values"].flatten(0, 1))
+    gram = _products(_left(support, "values").flatten(0, 1), support["values"].flatten(0, 1))
     # Each class by itself, all queries at once.
     each = weights.permute(0, 3, 1, 2, 4).reshape(E * N, -1, X)
     squares = (torch.bmm(each, gram.reshape(E * N, X, X)) * each).sum(dim=2)
     return squares.view(E, N, Q, -1).sum(dim=3).transpose(1, 2)
+
+
+def _left(prepared: Mapping[str, Tensor], name: str) -> Tensor:
+    """Rows (..., W or 1, M, C or D) whose products with the tensor of that name are wanted."""
+    folded = prepared.get(f"query_{name}")
+    return prepared[name].unsqueeze(-3) if folded is None else folded
 
 
 def _products(queries: Tensor, others: Tensor) -> Tensor:
