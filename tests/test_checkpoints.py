@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from dataclasses import asdict, replace
 from datetime import date
 
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from i2st_model.checkpoints import (
+    FORMAT_VERSION,
     MAX_HEADER_BYTES,
     CheckpointInfo,
     load_checkpoint,
@@ -78,9 +80,20 @@ def test_checkpoint_round_trips_bit_for_bit(run, network):
     assert [path.name for path in run.iterdir()] == [CHECKPOINT_NAME]
 
 
-def refused(path, match):
-    with pytest.raises(CheckpointError, match=match):
+def refused(path, match=None):
+    """The one line with which a checkpoint is refused."""
+    with pytest.raises(CheckpointError, match=match) as refusal:
         load_checkpoint(path)
+    assert "\n" not in str(refusal.value)
+    return str(refusal.value)
+
+
+def unusable(path, why):
+    remedy = "an unchanged safetensors file written by i2st was needed; restore it, or train again"
+    return f"{path} cannot be used: {why}; {remedy}"
+
+
+NO_HEADER = "its header is not that of an i2st file"
 
 
 class Canary:
@@ -99,14 +112,31 @@ def test_pickle_under_the_checkpoints_name_is_refused_and_not_run(tmp_path, monk
 
 @pytest.mark.parametrize("length", [0, 1, MAX_HEADER_BYTES + 1, 2**63, 2**64 - 1])
 def test_header_length_out_of_bounds_is_refused_without_reading_it(tmp_path, length):
-    (tmp_path / CHECKPOINT_NAME).write_bytes(length.to_bytes(8, "little") + b"{}" * 20)
-    refused(tmp_path, rf"its header claims {length} bytes, at most {MAX_HEADER_BYTES}")
+    path = tmp_path / CHECKPOINT_NAME
+    path.write_bytes(length.to_bytes(8, "little") + b"{}" * 20)
+    os.truncate(path, 2 * MAX_HEADER_BYTES)
+    tracemalloc.start()
+    message = refused(tmp_path)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    why = f"its header claims {length} bytes, at most {MAX_HEADER_BYTES}"
+    assert message == unusable(path, why)
+    assert most_bytes < MAX_HEADER_BYTES / 8
 
 
-@pytest.mark.parametrize("content", [b"", b"abc", b"\x02\0\0\0\0\0\0\0{}", b"\x02\0\0\0\0\0\0\0[]"])
-def test_short_or_empty_file_is_refused(tmp_path, content):
-    (tmp_path / CHECKPOINT_NAME).write_bytes(content)
-    refused(tmp_path, "cannot be used")
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", f"its header claims 0 bytes, at most {MAX_HEADER_BYTES}"),
+        (b"abc", NO_HEADER),  # these three bytes are a length below the limit
+        (b"\x02\0\0\0\0\0\0\0{}", NO_HEADER),
+        (b"\x02\0\0\0\0\0\0\0[]", NO_HEADER),
+    ],
+)
+def test_short_or_empty_file_is_refused(tmp_path, content, why):
+    path = tmp_path / CHECKPOINT_NAME
+    path.write_bytes(content)
+    assert refused(tmp_path) == unusable(path, why)
 
 
 def with_header(values, data=b""):
@@ -115,31 +145,53 @@ def with_header(values, data=b""):
 
 
 def test_overlapping_and_oversized_tensors_are_refused(tmp_path):
-    ours = {"i2st": json.dumps({"format": "i2st-checkpoint", "format_version": 1})}
+    ours = {"i2st": json.dumps({"format": "i2st-checkpoint", "format_version": FORMAT_VERSION})}
     one = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
     huge = {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 4 << 40]}
+    path = tmp_path / CHECKPOINT_NAME
     for tensors in ({"a": one, "b": one}, {"a": huge}):
-        path = tmp_path / CHECKPOINT_NAME
         path.write_bytes(with_header({"__metadata__": ours, **tensors}, bytes(16)))
-        refused(tmp_path, "cannot be used")
+        # The rest of the line is safetensors' own and changes with its version.
+        message = refused(tmp_path)
+        assert message.startswith(f"{path} cannot be used: Error while deserializing header: ")
+    # The same file is refused for its metadata alone once its tensors lie as they should.
+    beside = {**one, "data_offsets": [8, 16]}
+    path.write_bytes(with_header({"__metadata__": ours, "a": one, "b": beside}, bytes(16)))
+    assert refused(tmp_path) == unusable(
+        path, "its metadata has the keys ['format', 'format_version']"
+    )
 
 
 def test_every_truncation_of_a_checkpoint_is_refused(run):
     path = run / CHECKPOINT_NAME
     whole = path.read_bytes()
-    for size in [*range(0, 64), *range(64, len(whole), 997), len(whole) - 1]:
+    header_end = 8 + int.from_bytes(whole[:8], "little")
+    sizes = [*range(0, 64), *range(64, len(whole), 997), header_end, len(whole) - 1]
+    for size in sizes:
         path.write_bytes(whole[:size])
-        refused(run, "cannot be used")
+        message = refused(run)
+        if size == 0:
+            claimed = f"its header claims 0 bytes, at most {MAX_HEADER_BYTES}"
+            assert message == unusable(path, claimed)
+        elif size < header_end - 7:  # its last bytes are padding
+            assert message == unusable(path, NO_HEADER), size
+        else:
+            assert "cannot be used: Error while deserializing header: " in message, size
+    path.write_bytes(whole)
+    assert load_checkpoint(run).info == INFO
 
 
 def test_safetensors_of_other_programs_and_versions_are_refused(run, network):
     path = run / CHECKPOINT_NAME
     save_file({"a": torch.zeros(2)}, path)
-    refused(run, "not that of an i2st file")
+    assert refused(run) == unusable(path, NO_HEADER)
     save_checkpoint(run, network.state_dict(), replace(INFO, format_version=9))
-    refused(run, "version 9; i2st-checkpoint version 2 was needed")
-    save_tensors(path, {}, {"format": "i2st-checkpoint", "format_version": 1})
-    refused(run, "its metadata has the keys")
+    assert refused(run) == (
+        f"{path} has format 'i2st-checkpoint' version 9; i2st-checkpoint version {FORMAT_VERSION} "
+        "was needed; use the i2st that wrote it, or train again"
+    )
+    save_tensors(path, {}, {"format": "i2st-checkpoint", "format_version": FORMAT_VERSION})
+    assert refused(run) == unusable(path, "its metadata has the keys ['format', 'format_version']")
 
 
 def test_weights_that_do_not_fit_the_config_are_refused(run, network):

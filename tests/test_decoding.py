@@ -408,7 +408,10 @@ def test_a_file_that_is_no_video_is_undecodable(tmp_path, content):
 
 
 def test_an_mp4_whose_index_was_cut_off_is_undecodable(tmp_path, videos):
-    refused(cut(videos["h264_mp4"], tmp_path, 0.6), "undecodable")
+    path = cut(videos["h264_mp4"], tmp_path, 0.6)
+    assert b"moov" in videos["h264_mp4"].read_bytes()
+    assert b"moov" not in path.read_bytes()
+    assert refused(path, "undecodable").startswith(f"{path} does not open (InvalidDataError: ")
 
 
 def test_sound_alone_is_undecodable(tmp_path):

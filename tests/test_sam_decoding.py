@@ -139,11 +139,32 @@ def test_a_launch_of_many_makes_no_gpu_wait(sam):
     frames = torch.randint(0, 256, (3, 60, 90, 3), dtype=torch.uint8)
     frame_index = torch.tensor([2, 0, 0, 1, 2])
     boxes, points = prompts(5)
-    with NoHostWaits():
+    calls = (
+        lambda one: one.decode(embedded, frame_index, boxes, points),
+        lambda one: one.decode_boxes(embedded, frame_index, boxes),
+        lambda one: one.decode_points(embedded, frame_index, points),
+    )
+    with NoHostWaits() as looked_at:
         embedded = decoder.embed(frames)
-        decoder.decode(embedded, frame_index, boxes, points)
-        decoder.decode_boxes(embedded, frame_index, boxes)
-        decoder.decode_points(embedded, frame_index, points)
+        assert looked_at.seen
+        found = []
+        for call in calls:
+            looked_at.seen.clear()
+            found.append(call(decoder))
+            assert looked_at.seen
+    for call, ours in zip(calls, found, strict=True):
+        alone = call(SamDecoder(sam, frames_per_launch=1, prompts_per_launch=1))
+        assert ours.logits.any()
+        torch.testing.assert_close(ours.logits, alone.logits, atol=1e-5, rtol=1e-4)
+
+
+def test_the_check_for_gpu_waits_can_fail():
+    with NoHostWaits(), pytest.raises(AssertionError, match="_local_scalar_dense waits for the GP"):
+        torch.ones(1).item()
+    with NoHostWaits(), pytest.raises(AssertionError, match="tolist waits for the GPU"):
+        torch.ones(1).tolist()
+    with NoHostWaits(), pytest.raises(AssertionError, match="under a boolean mask waits for the G"):
+        torch.ones(2)[torch.ones(2, dtype=torch.bool)]
 
 
 def test_no_prompts_have_no_masks(decoder):

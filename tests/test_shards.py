@@ -515,6 +515,14 @@ def test_lock_of_a_killed_process_is_free_at_once(tmp_path):
         pass
 
 
+def is_free(folder):
+    try:
+        with FolderLock(folder):
+            return True
+    except ConfigError:
+        return False
+
+
 def test_forked_child_does_not_keep_the_lock(tmp_path):
     ready_read, ready_write = os.pipe()
 
@@ -525,9 +533,10 @@ def test_forked_child_does_not_keep_the_lock(tmp_path):
     with FolderLock(tmp_path):
         child = start(work)
         os.read(ready_read, 1)
+        assert not is_free(tmp_path)
     try:
-        with FolderLock(tmp_path):
-            pass
+        assert is_free(tmp_path)
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "the child ended too early to show it"
     finally:
         os.kill(child, signal.SIGKILL)
         end_of(child)
