@@ -99,7 +99,7 @@ def find_seen(
 
 def seen_by_run(info: CheckpointInfo, class_names: Sequence[str], video_ids: Sequence[str]) -> Seen:
     """Find what of an evaluation the training run of a checkpoint saw; see `find_seen`."""
-    hashes = np.array(getattr(info, "train_video_hashes", None) or (), dtype=np.int64)
+    hashes = np.array(info.train_video_hashes, dtype=np.int64)
     return find_seen(info.train_classes, hashes, class_names, video_ids)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from i2st_model.methods import get_method
+from i2st_model.methods.options import split_spec
 from i2st_model.runs import CHECKPOINT_NAME, find_newest_run, read_config
 from pipeline.errors import ConfigError
 
@@ -25,15 +26,23 @@ def is_trained(method: str) -> bool:
     """Whether a method is used from a training run alone.
 
     Args:
-        method: see `i2st_model.methods`.
+        method: its name, with or without options behind it.
 
     Returns:
         False for methods without weights.
 
     Raises:
         BackendError: no method has that name.
+        ConfigError: options stand behind a trained method, whose run has its own.
     """
-    return method == NETWORK_METHOD or get_method(method).trainable
+    name, options = split_spec(method)
+    trained = name == NETWORK_METHOD or get_method(method).trainable
+    if trained and options:
+        raise ConfigError(
+            f"method {method!r} has options, a trained method has those of its run; the name alone "
+            f"was needed; pass --method {name}"
+        )
+    return trained
 
 
 def method_of_run(run: Path) -> str:
@@ -84,7 +93,7 @@ def choose_method_runs(
     """Decide what is evaluated.
 
     Args:
-        methods: names as they were asked for; None where none was.
+        methods: as they were asked for, with or without options; None where none was.
         runs: folders of runs, each of one method.
         root: folder of all runs, searched for methods that ``runs`` lack.
 

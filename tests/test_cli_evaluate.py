@@ -117,6 +117,8 @@ def test_a_run_is_of_its_own_method():
         (["--shot", ""], "--shot '' is no list of whole numbers"),
         (["--shot", "-1"], "--shot '-1' is no list"),
         (["--method", "otam,,i2st"], "--method 'otam,,i2st' holds an empty name"),
+        (["--method", "i2st:dim=[1,2]"], "has options, .*; pass --method i2st$"),
+        (["--method", "otam:x=1"], "otam .*has no option"),
         (["--method", "otam,foo"], "unknown method 'foo'; known: bi_mhm"),
         (["--method", "hyrsm"], "no finished run of hyrsm in runs; .* `i2st train --method hyrsm`"),
         (["--format", "html"], "format='html' is unknown; known: table"),
@@ -129,6 +131,13 @@ def test_a_run_is_of_its_own_method():
 )
 def test_evaluate_refuses_in_one_line(words, message):
     assert re.search(message, refusal(2, "evaluate", *words))
+
+
+def test_options_behind_a_name_give_it_a_row_of_its_own():
+    methods = ["otam", "otam:temperature=0.1:shots=after_matching"]
+    asked = ["evaluate", *FEW, "--shot", 3, "--method", ",".join(methods), "--json"]
+    found = json.loads(done(*asked).stdout)["evaluations"]
+    assert [one["label"] for one in found] == methods
 
 
 def test_precision_of_64_bits_gives_the_same_accuracy():

@@ -76,7 +76,7 @@ def test_hashes_are_frozen():
 
 
 def test_a_run_without_hashes_is_checked_for_classes_alone(tmp_path):
-    info = SimpleNamespace(train_classes=["ride_bike", "wave"])
+    info = SimpleNamespace(train_classes=["ride_bike", "wave"], train_video_hashes=[])
     assert seen_by_run(info, ["RideBike", "jump"], ["1"]) == Seen(classes=("RideBike",))
     info.train_video_hashes = video_hashes(["1"]).tolist()
     assert seen_by_run(info, ["jump"], ["1", "2"]) == Seen(videos=("1",))

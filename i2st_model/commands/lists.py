@@ -1,5 +1,6 @@
 """Flags with several values in one word, such as 1,3,5, and files that shall be new."""
 
+import re
 from pathlib import Path
 
 from pipeline.errors import ConfigError
@@ -10,7 +11,7 @@ def words(flag: str, text: str) -> list[str]:
 
     Args:
         flag: for the message.
-        text: names separated by commas.
+        text: names separated by commas; commas in square brackets belong to a name.
 
     Returns:
         The names, each once.
@@ -18,7 +19,7 @@ def words(flag: str, text: str) -> list[str]:
     Raises:
         ConfigError: a name is empty.
     """
-    parts = [part.strip() for part in text.split(",")]
+    parts = [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
     if not all(parts):
         raise ConfigError(
             f"{flag} {text!r} holds an empty name; one or several like a,b,c; mend it"
