@@ -119,8 +119,8 @@ def expected_scores(method, clips, support, query, shots):
     flat = [clip for some in related for clip in some]
     everything = [*flat, intra(method, clips[query])]
     means = [clip.mean(axis=0) for clip in everything]
-    read = attention(method.between, means)
-    read = [layer_norm(method.norm_between, a + b) for a, b in zip(means, read, strict=True)]
+    read = attention(method.between.attention, means)
+    read = [layer_norm(method.between.norm, a + b) for a, b in zip(means, read, strict=True)]
     if method.released:
         read = [relu(one) for one in read]
     done = [joined(method, clip, one) for clip, one in zip(everything, read, strict=True)]
@@ -171,9 +171,9 @@ def test_hyrsm_relates_queries_to_the_episode_yet_not_to_each_other():
 
 def test_hyrsm_gradients_are_those_of_finite_differences():
     method, clips = stir(hyrsm()).train(), features()
-    method.dropout.p = 0.0
+    method.dropout.p = method.between.dropout.p = 0.0
     scored(method, clips).log_softmax(dim=-1)[..., 0].sum().backward()
-    for name in ("join_clip.weight", "between.key.weight", "within.value.weight"):
+    for name in ("join_clip.weight", "between.attention.key.weight", "within.value.weight"):
         parameter = dict(method.named_parameters())[name]
         direction = torch.randn_like(parameter)
         values = []
