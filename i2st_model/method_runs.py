@@ -122,6 +122,8 @@ def choose_method_runs(
 
 
 def _trained(run: Path, method: str) -> bool:
+    if run.is_symlink():  # latest is one of the others
+        return False
     try:
         return method_of_run(run) == method
     except ConfigError:  # a checkpoint that was copied in without its config
