@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pipeline.clips import BASE_PHASE
 from pipeline.decoding.children import DecodeChildren
 from pipeline.errors import VideoError
 from pipeline.extraction.rows import failure_of
@@ -22,6 +23,7 @@ def prompted_clips(
     prompts: PromptTables | None = None,
     prompt_mode: str = "nouns",
     min_decoded_ratio: float = 0.95,
+    phase: float = BASE_PHASE,
 ) -> Iterator[ClipToSegment | Failure]:
     """Decode videos in a process beside this one, as extraction does, and look up their prompts.
 
@@ -34,6 +36,7 @@ def prompted_clips(
         prompts: the user's prompts and the dataset's placeholders.
         prompt_mode: as in `pipeline.prompts.prompts_for`.
         min_decoded_ratio: a video is refused where fewer of its expected frames decode.
+        phase: shift of the frames in time, see pipeline.clips.
 
     Yields:
         ClipToSegment | Failure: Of each video in turn; a Failure where it does not decode.
@@ -46,6 +49,7 @@ def prompted_clips(
         frame_rule=frame_rule,
         num_frames=num_frames,
         min_decoded_ratio=min_decoded_ratio,
+        phases=(phase,),
     ) as children:
         decoded = children.read_many([root / video.path for video in videos])
         for video, clip in zip(videos, decoded, strict=True):

@@ -46,7 +46,7 @@ FLAGS = {
     ),
     "show": (
         "--masks --out --class --prompt --actor --prompt-mode --segmenter --mask-files --sam "
-        "--clip --frames --device --video --limit --dataset --videos --table --data-root "
+        "--clip --frames --device --video --limit --view --dataset --videos --table --data-root "
         "--edition --prompts --json"
     ),
     "prompts": "",

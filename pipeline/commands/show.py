@@ -63,6 +63,9 @@ def show(
     limit: Annotated[
         int, typer.Option(min=1, help="Videos of shards, in turn from every class.")
     ] = 6,
+    view: Annotated[
+        str | None, typer.Option(help="Stored view of the shards' train videos.")
+    ] = None,
     dataset: DatasetName = None,
     videos: VideosFolder = None,
     table: TableFile = None,
@@ -81,7 +84,7 @@ def show(
             "of shards was needed; correct the path"
         )
     of_videos = "class_name prompt actor prompt_mode segmenter mask_files sam clip frames device"
-    of_shards = "video limit videos table data_root prompts"
+    of_shards = "video limit view videos table data_root prompts"
     is_shards = any(path.glob("shard-*")) or (path / "index.json").is_file()
     if is_shards:
         refuse_typed(ctx, of_videos, "shards")
@@ -89,6 +92,7 @@ def show(
             path,
             video_ids=video or (),
             limit=limit,
+            view=view,
             dataset=dataset,
             edition=edition,
             videos=videos,

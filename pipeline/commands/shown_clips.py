@@ -65,6 +65,7 @@ def clips_of_shards(
     *,
     video_ids: Sequence[str],
     limit: int,
+    view: str | None,
     dataset: str | None,
     edition: str | None,
     videos: Path | None,
@@ -101,8 +102,11 @@ def clips_of_shards(
             "the masks of these shards were made with other prompts than those shown; pass the "
             "same --prompts as to extract"
         )
-    rows = shards.choose_rows(reader, video_ids, limit=limit)
-    found = list(shards.clips_of_shards(reader, rows, manifest, source, prompts=tables))
+    rows = shards.choose_rows(reader, video_ids, limit=limit, of_train=view is not None)
+    found = list(
+        shards.clips_of_shards(reader, rows, manifest, source, prompts=tables, view_name=view)
+    )
     made_by = (index.fingerprint.get("segmenter") or {"name": "none"})["name"]
     subtitle = f"segmenter: {made_by}, {len(rows)} of {reader.num_videos} videos"
+    subtitle += f", stored view {view}" if view else ""
     return printable(index.dataset_name), subtitle, found

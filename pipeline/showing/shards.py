@@ -16,15 +16,19 @@ from pipeline.shards.index import ShardIndex
 from pipeline.shards.reader import ShardReader
 from pipeline.shards.records import Failure, VideoRow
 from pipeline.showing.clips import ShownClip, shown_clip
+from pipeline.showing.stored_views import as_seen, find_view, geometry_of
 
 
-def choose_rows(reader: ShardReader, video_ids: Sequence[str], *, limit: int) -> list[int]:
+def choose_rows(
+    reader: ShardReader, video_ids: Sequence[str], *, limit: int, of_train: bool = False
+) -> list[int]:
     """Choose rows by video id, or else some that have masks, in turn from every class.
 
     Args:
         reader: of the shards.
         video_ids: which videos; empty for the first ``limit``.
         limit: most rows where no id is given.
+        of_train: choose train videos even where the shards hold no masks.
 
     Returns:
         Rows in the order of the ids, or of the turns.
@@ -42,8 +46,9 @@ def choose_rows(reader: ShardReader, video_ids: Sequence[str], *, limit: int) ->
     if video_ids:
         return [row_of[video_id] for video_id in video_ids]
     videos = [_video(row, path="") for row in reader.index.videos]
-    with_masks = [video for video in videos if video.split == "train"] if reader.has_masks else []
-    return [row_of[v.video_id] for v in spread_over_classes(with_masks or videos)[:limit]]
+    of_train = of_train or reader.has_masks
+    train = [video for video in videos if video.split == "train"] if of_train else []
+    return [row_of[v.video_id] for v in spread_over_classes(train or videos)[:limit]]
 
 
 def clips_of_shards(
@@ -53,6 +58,7 @@ def clips_of_shards(
     source: Dataset | None,
     *,
     prompts: PromptTables | None = None,
+    view_name: str | None = None,
 ) -> Iterator[ShownClip | Failure]:
     """Show rows of shards with the masks that they hold.
 
@@ -62,23 +68,30 @@ def clips_of_shards(
         manifest: holds curated prompts.
         source: the videos, whose frames are decoded again; None where the shards hold frames.
         prompts: the user's prompts and the dataset's placeholders.
+        view_name: a stored view of train videos; None shows whole frames.
 
     Yields:
         ShownClip | Failure: Of each row in turn; a Failure where a video is gone or does not
             decode to the frames that were stored.
+
+    Raises:
+        ConfigError: the shards hold no such view.
+        ShardError: a view is asked for of a video outside train.
     """
+    number, view = find_view(reader.index, view_name)
     mode = _prompt_settings(reader.index).get("mode", "nouns")
     if source is None:
         clips = _stored_clips(reader, rows, manifest, prompts, mode)
     else:
-        clips = _decoded_clips(reader, rows, manifest, source, prompts, mode)
+        clips = _decoded_clips(reader, rows, manifest, source, prompts, mode, view.phase)
     for row, clip in zip(rows, clips, strict=True):
         if isinstance(clip, Failure):
             yield clip
             continue
-        stored = reader.frame_indices([row])[0]
+        stored = reader.frame_indices([row], [number])[0]
         if np.array_equal(clip.frame_indices, stored):
-            yield shown_clip(clip, _masks_of(reader, row))
+            shown = shown_clip(clip, _masks_of(reader, row, number))
+            yield as_seen(shown, view, geometry_of(reader.index)) if number else shown
         else:
             yield _failure(
                 clip.video,
@@ -115,10 +128,10 @@ def _failure(video: Video, reason: str, message: str) -> Failure:
     return Failure(video.video_id, video.split, video.class_name, reason, message)
 
 
-def _masks_of(reader: ShardReader, row: int) -> Masks | None:
+def _masks_of(reader: ShardReader, row: int, view: int) -> Masks | None:
     if not reader.has_masks or reader.split[row] != "train":
         return None
-    bits, found, score = (array[0] for array in reader.masks([row]))
+    bits, found, score = (array[0] for array in reader.masks([row], [view]))
     return Masks(bits=bits, found=found, score=score)
 
 
@@ -148,6 +161,7 @@ def _decoded_clips(
     source: Dataset,
     prompts: PromptTables | None,
     mode: str,
+    phase: float,
 ) -> Iterator[ClipToSegment | Failure]:
     paths = {video.video_id: video.path for video in source.videos}
     records = [reader.index.videos[row] for row in rows]
@@ -161,6 +175,7 @@ def _decoded_clips(
         frame_rule=frames["rule"],
         prompts=prompts,
         prompt_mode=mode,
+        phase=phase,
         # Extraction has accepted what it has stored.
         min_decoded_ratio=0.0,
     )
