@@ -170,8 +170,9 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) 
     ]
     if differing:
         raise CheckpointError(
-            f"{path} does not fit its own network config: {', '.join(differing[:3])}"
-            f"{' and more' if len(differing) > 3 else ''}; equal tensors were needed; train again"
+            f"{path} does not fit: {', '.join(differing[:3])}"
+            f"{' and more' if len(differing) > 3 else ''}; weights of an equal network were "
+            "needed; give the settings it was trained with, or train again"
         )
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):

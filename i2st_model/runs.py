@@ -1,5 +1,6 @@
 """Folders of training runs: their names, the newest of them, and files that are whole or absent.
 
+runs/latest                  leads to the run that was finished last
 runs/2026-11-22-hmdb51/
     config.json              what was asked, the shards' digest, the thread count
     log.jsonl                one line per logged step
@@ -26,6 +27,7 @@ STATE_NAME = "state.safetensors"
 FAULT_NAME = "fault.safetensors"
 CHECKPOINT_NAME = "checkpoint.safetensors"
 INDEX_NAME = "index.json"
+LATEST_NAME = "latest"
 MAX_CONFIG_BYTES = 1 << 24
 
 
@@ -83,7 +85,7 @@ def find_newest_run(root: Path) -> Path:
 
 def unfinished_runs(root: Path) -> list[Path]:
     """Return the runs below ``root`` without a checkpoint; the furthest saved, newest one first."""
-    runs = [path.parent for path in root.glob(f"*/{CONFIG_NAME}")]
+    runs = [path.parent for path in root.glob(f"*/{CONFIG_NAME}") if not path.parent.is_symlink()]
     open_runs = [run for run in runs if not (run / CHECKPOINT_NAME).is_file()]
 
     def age(run: Path) -> tuple[bool, int, str]:
@@ -113,6 +115,25 @@ def find_newest_unfinished(root: Path) -> Path:
             "the run with --run"
         )
     return runs[0]
+
+
+def name_latest(run_folder: Path) -> None:
+    """Let ``latest`` beside a run's folder lead to it; the old one leads on until it is replaced.
+
+    Args:
+        run_folder: of a finished run.
+
+    Raises:
+        ConfigError: the folder of all runs cannot be written.
+    """
+    latest = run_folder.parent / LATEST_NAME
+    temporary = latest.with_name(f"{LATEST_NAME}.{os.getpid()}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(run_folder.name, target_is_directory=True)
+        os.replace(temporary, latest)
+    except OSError as error:
+        raise _explain(error, latest, 0) from error
 
 
 def discard_unused(folder: Path) -> None:
@@ -147,7 +168,11 @@ def find_newest_shards(root: Path) -> Path:
 
 def _newest(root: Path, name: str) -> Path | None:
     # The name breaks ties of coarse clocks, so that the answer never depends on the listing.
-    found = [(path.stat().st_mtime_ns, path.parent.name, path) for path in root.glob(f"*/{name}")]
+    found = [
+        (path.stat().st_mtime_ns, path.parent.name, path)
+        for path in root.glob(f"*/{name}")
+        if not path.parent.is_symlink()  # latest is one of the others
+    ]
     return max(found)[2].parent if found else None
 
 

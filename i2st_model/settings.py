@@ -27,6 +27,8 @@ class RecordedRun:
     train: TrainConfig
     shards: Path | None
     """None where they are no longer where they were."""
+    threads: int
+    """CPU threads it was begun with; 1 where it does not say."""
 
 
 def recorded_run(run_folder: Path) -> RecordedRun:
@@ -51,7 +53,12 @@ def recorded_run(run_folder: Path) -> RecordedRun:
             f"{run_folder}/config.json lacks {error}; a run's settings were needed; "
             "start another run"
         ) from None
-    return RecordedRun(train=train, shards=shards if shards.is_dir() else None)
+    threads = values.get("threads")
+    return RecordedRun(
+        train=train,
+        shards=shards if shards.is_dir() else None,
+        threads=threads if isinstance(threads, int) and threads > 0 else 1,
+    )
 
 
 def change_config(
@@ -124,7 +131,8 @@ def _types(config: type, *, without: Sequence[str]) -> dict[str, Any]:
 
 def _value(word: str, text: str, wanted: Any) -> Any:
     if "=" in word and (wanted is str or get_origin(wanted) is Literal):
-        return text.strip()  # YAML would read off as false
+        # YAML would read off as false.
+        return None if wanted is str and text.strip() == "null" else text.strip()
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

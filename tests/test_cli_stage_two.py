@@ -57,7 +57,7 @@ def place(tmp_path_factory):
         patch.chdir(folder)
         trained = i2st(*TRAIN, "--json")
     assert trained.exit_code == 0, trained.output
-    (run,) = (folder / "runs").iterdir()
+    (run,) = (folder / "runs").glob("20*")
     return folder, run.relative_to(folder), trained
 
 
@@ -177,7 +177,7 @@ def test_killed_run_resumes_by_itself_to_the_same_weights(place, tmp_path, repos
     environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
     killer = (
         "import os, signal, cli\n"
-        "from i2st_model.training import run as training\n"
+        "from i2st_model.training import trainer as training\n"
         "save = training.save_state\n"
         "def then_die(*args, **values):\n"
         "    save(*args, **values)\n"

@@ -15,6 +15,13 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
+def used_threads() -> int:
+    """Processors that torch uses."""
+    import torch
+
+    return torch.get_num_threads()
+
+
 def open_features(
     folder: Path,
     num_frames: int | None,

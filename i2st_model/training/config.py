@@ -86,6 +86,8 @@ class TrainConfig:
     """Of the network; see `i2st_model.config.PRESETS`."""
     network: Mapping[str, Any] = field(default_factory=dict)
     """Fields of NetworkConfig on top of the preset."""
+    init_from: str | None = None
+    """Folder of a finished run whose weights this one starts from; None draws them."""
     encoder: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the encoder that trains where the shards store frames."""
     alpha: float = 0.0

@@ -118,11 +118,11 @@ def current_ranks() -> Ranks:
 
 
 @contextmanager
-def joined_ranks(*, cuda: bool) -> Iterator[Ranks]:
+def joined_ranks(*, device: str) -> Iterator[Ranks]:
     """Join the processes that torchrun started, as its environment variables tell.
 
     Args:
-        cuda: sum on GPUs through nccl; else on CPUs through gloo.
+        device: auto, cpu or cuda; on GPUs nccl sums, else gloo.
 
     Yields:
         This process's place; alone where torchrun did not start it.
@@ -132,6 +132,7 @@ def joined_ranks(*, cuda: bool) -> Iterator[Ranks]:
         return
     if os.environ.get("MASTER_ADDR") in ("127.0.0.1", "localhost"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    cuda = device != "cpu" and torch.cuda.is_available()
     # Errors and names travel between CPUs in any case.
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     if cuda:

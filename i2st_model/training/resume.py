@@ -10,6 +10,7 @@ from data_manifests import __version__
 from i2st_model.checkpoints import load_checkpoint
 from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, read_config, write_json
 from i2st_model.training.config import TrainConfig, TrainReport, train_config
+from i2st_model.training.initial import initial_sha256
 from i2st_model.training.schedules import num_steps
 from i2st_model.training.store import VideoStore
 from pipeline.devices import resolve_device
@@ -117,6 +118,7 @@ def _asked(config: TrainConfig, store: VideoStore) -> dict[str, Any]:
         "train": config.to_dict(),
         "dataset": store.index.dataset_name,
         "digest": store.index.digest,
+        "init_sha256": initial_sha256(config),
     }
 
 

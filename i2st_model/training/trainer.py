@@ -13,6 +13,7 @@ from i2st_model.leaks import video_hashes
 from i2st_model.runs import CHECKPOINT_NAME, STATE_NAME, StepLog
 from i2st_model.training.ahead import made_ahead
 from i2st_model.training.config import TrainConfig, TrainProgress, TrainReport
+from i2st_model.training.initial import initial_info, take_initial_weights
 from i2st_model.training.learners import build_learner
 from i2st_model.training.ranks import Ranks
 from i2st_model.training.replay import save_fault
@@ -52,7 +53,11 @@ class Trainer:
             f"train class {name!r} has too few videos and is left out"
             for name in self.pools.dropped
         ]
-        self.val, notes = val_sampler(config, store, self.train_classes)
+        self.initial = initial_info(config)
+        before = [] if self.initial is None else self.initial.train_classes
+        # What earlier training saw stays seen: it is neither selected nor evaluated on.
+        self.seen_classes = list(dict.fromkeys([*self.train_classes, *before]))
+        self.val, notes = val_sampler(config, store, self.seen_classes)
         self.notes += notes
         self.num_steps = step_pools(config, 0).num_steps
         torch.manual_seed(torch_seed(config.seed, INITIAL))
@@ -101,7 +106,10 @@ class Trainer:
             )
             self.resumed_at = done
             return done
-        self.learner.begin()
+        if self.config.init_from is None:
+            self.learner.begin()
+        else:
+            take_initial_weights(self.config, self.learner)
         return 0
 
     def _validation(self) -> Validation | None:
@@ -191,6 +199,8 @@ class Trainer:
     def _finish(self) -> None:
         index, reader = self.store.index, self.store.reader
         rows = self.store.rows_of(self.train_classes)
+        hashes = video_hashes([reader.video_ids[row] for row in rows])
+        before = [] if self.initial is None else self.initial.train_video_hashes
         fields = {"network": {}, **self.learner.description()}
         info = CheckpointInfo(
             method=self.config.method,
@@ -199,8 +209,8 @@ class Trainer:
             fingerprint=index.fingerprint,
             dataset=index.dataset_name,
             digest=index.digest,
-            train_classes=self.train_classes,
-            train_video_hashes=video_hashes([reader.video_ids[row] for row in rows]).tolist(),
+            train_classes=self.seen_classes,
+            train_video_hashes=sorted({*hashes.tolist(), *before}),
             step=self.best.step,
             val_accuracy=self.best.val_accuracy,
             selected="last" if self.val is None else "val",

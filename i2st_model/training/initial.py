@@ -1,0 +1,58 @@
+"""Weights that a run starts from, where they are those of another run."""
+
+from hashlib import sha256
+from pathlib import Path
+
+from i2st_model.checkpoints import CheckpointInfo, load_checkpoint
+from i2st_model.runs import CHECKPOINT_NAME
+from i2st_model.training.config import TrainConfig
+from i2st_model.training.learner import Learner
+from pipeline.errors import ConfigError
+
+
+def initial_info(config: TrainConfig) -> CheckpointInfo | None:
+    """Say what the weights that a run starts from have seen.
+
+    Args:
+        config: the run's settings.
+
+    Returns:
+        Of the checkpoint that ``init_from`` names; None where nothing is named.
+
+    Raises:
+        ConfigError: there is none, or it is of another method.
+        CheckpointError: it is damaged.
+    """
+    if config.init_from is None:
+        return None
+    info = load_checkpoint(Path(config.init_from)).info
+    if info.method != config.method:
+        raise ConfigError(
+            f"init_from={config.init_from} is a run of {info.method}; one of {config.method} was "
+            f"needed; pass --method {info.method}, or another run"
+        )
+    return info
+
+
+def initial_sha256(config: TrainConfig) -> str | None:
+    """Hash the checkpoint that a run starts from; None where it starts from none."""
+    if config.init_from is None:
+        return None
+    named = Path(config.init_from)
+    path = named / CHECKPOINT_NAME if named.is_dir() else named
+    return sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def take_initial_weights(config: TrainConfig, learner: Learner) -> None:
+    """Load the weights that a run starts from, stem and all, into its learner.
+
+    Args:
+        config: names another run.
+        learner: receives the weights.
+
+    Raises:
+        CheckpointError: they do not fit the learner.
+    """
+    assert config.init_from is not None
+    checkpoint = load_checkpoint(Path(config.init_from))
+    learner.load_weights(checkpoint.weights, checkpoint.path)
