@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from i2st_model.checkpoints import Checkpoint, load_checkpoint
 from i2st_model.compatibility import require_compatible
@@ -60,7 +61,7 @@ def load_method(
             raise ConfigError("method i2st has no run; a trained network was needed; pass --run")
         return load_trained(store, shards=shards, run=run, device=place)
     method = get_method(name)
-    if method.trainable:
+    if method.trainable or _trained_with_encoder(name, store, run):
         if run is None:
             raise ConfigError(f"method {name} has no run; trained weights were needed; pass --run")
         return load_trained(store, shards=shards, run=run, device=place)
@@ -73,6 +74,13 @@ def load_method(
         )
     method.fit(train_statistics(store, rows))
     return method.to(place).eval(), None
+
+
+def _trained_with_encoder(name: str, store: FeatureStore, run: Path | None) -> bool:
+    """Whether a method, be it without weights, is what a run trained its encoder under."""
+    if run is None or not isinstance(store.reader, EncodedFrames):
+        return False
+    return load_checkpoint(run).info.method == name
 
 
 def train_statistics(store: FeatureStore, rows: NDArray[np.int64]) -> TrainStatistics:
@@ -123,10 +131,7 @@ def load_trained(
     if info.method != TRAINED:
         return _trained_method(store, checkpoint).to(device).eval(), checkpoint
     network = build_network(network_config(info.network))
-    if isinstance(store.reader, EncodedFrames):
-        load_end_to_end(store.reader, network, checkpoint)
-    else:
-        checkpoint.load_into(network)
+    _load_weights(store, network, checkpoint)
     return get_method(TRAINED, network=network.to(device)), checkpoint
 
 
@@ -136,5 +141,12 @@ def _trained_method(store: FeatureStore, checkpoint: Checkpoint) -> FewShotMetho
     means = torch.zeros(store.index.embedding_dim)
     no_rows = np.empty(0, dtype=np.int64)
     method.fit(replace(train_statistics(store, no_rows), mean_embedding=means))
-    checkpoint.load_into(method)
+    _load_weights(store, method, checkpoint)
     return method
+
+
+def _load_weights(store: FeatureStore, module: nn.Module, checkpoint: Checkpoint) -> None:
+    if isinstance(store.reader, EncodedFrames):
+        load_end_to_end(store.reader, module, checkpoint)
+    else:
+        checkpoint.load_into(module)

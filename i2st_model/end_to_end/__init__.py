@@ -1,8 +1,10 @@
 """Training from pixels: the encoder learns together with what stands on its features.
 
-encoder_config   which encoder, and what of it trains        open_store     shards of either kind
-trainable        an encoder with gradients                   parameters     which weights train
-adapters         low-rank adapters of its layers             framing        crops, for frames, masks
-frame_clips      stored frames -> clips of views             colour_jitter  clips in other light
-encoded_frames   a store of frames, read as features         learner        what `train` trains
+encoder_config   which encoder, and what of it trains        open_store      shards of either kind
+trainable        an encoder with gradients                   parameters      which weights train
+adapters         low-rank adapters of its layers             framing         crops: frames, masks
+frame_clips      stored frames -> clips of views             colour_jitter   clips in other light
+encoded_frames   rows of frames, read as features            frame_store     only frames asked for
+frame_data       what a step sees                            frame_learner   what `train` trains:
+network_learner  I2ST on an encoder                          method_learner  any method on one
 """

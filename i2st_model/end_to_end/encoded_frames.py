@@ -64,12 +64,12 @@ class EncodedFrames:
 
         Args:
             rows: (B,) rows of videos.
-            positions: (T,) which stored frames of each.
+            positions: (T,) or (B, T) which stored frames of each.
 
         Returns:
             Tokens (B, T, L, C) and embedding (B, T, E), float16 on the CPU.
         """
-        size = len(rows), len(positions)
+        size = len(rows), positions.shape[-1]
         chosen = np.broadcast_to(positions, size)
         shown = self.clips.clips(rows, chosen, self.framing.middle(len(rows)))
         features = encode_all(

@@ -10,6 +10,7 @@ from torch import nn
 from i2st_model.checkpoints import Checkpoint, load_checkpoint, load_weights
 from i2st_model.end_to_end.encoded_frames import EncodedFrames
 from i2st_model.end_to_end.encoder_config import encoder_config
+from i2st_model.end_to_end.frame_store import FrameStore
 from i2st_model.end_to_end.trainable import TrainableEncoder
 from i2st_model.features import FeatureStore
 from pipeline.devices import resolve_device
@@ -33,7 +34,7 @@ def open_store(
         device: where the encoder runs: auto, cpu or cuda.
 
     Returns:
-        The store; that of frames has a `EncodedFrames` as its reader.
+        The store; that of frames is a `FrameStore`.
 
     Raises:
         BackendError: the encoder, its package or its weights are absent.
@@ -58,7 +59,7 @@ def open_store(
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(0)
         trainable = TrainableEncoder(encoder_config(encoder), place)
-    return FeatureStore(EncodedFrames(reader, trainable), num_frames=frames)
+    return FrameStore(EncodedFrames(reader, trainable), num_frames=frames)
 
 
 def open_store_of(

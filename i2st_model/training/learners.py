@@ -6,7 +6,8 @@ import torch
 
 from i2st_model.class_videos import ClassVideos
 from i2st_model.end_to_end.encoded_frames import EncodedFrames
-from i2st_model.end_to_end.learner import FrameLearner
+from i2st_model.end_to_end.method_learner import MethodOnFrames
+from i2st_model.end_to_end.network_learner import NetworkOnFrames
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import TRAINED
 from i2st_model.training.config import TrainConfig
@@ -38,7 +39,10 @@ def build_learner(
         ConfigError: settings contradict each other or the shards.
     """
     assert isinstance(store, FeatureStore)
+    is_network = config.method == TRAINED
+    learner: type[Learner]
     if isinstance(store.reader, EncodedFrames):
-        return FrameLearner(config, store, classes=classes, device=device)
-    learner = TokenLearner if config.method == TRAINED else MethodLearner
+        learner = NetworkOnFrames if is_network else MethodOnFrames
+    else:
+        learner = TokenLearner if is_network else MethodLearner
     return learner(config, store, classes=classes, device=device)
