@@ -46,8 +46,12 @@ class Seen:
     def counted(self) -> str:
         """How much it is, in words, with the first of each."""
         parts = []
-        for names, what in ((self.classes, "classes"), (self.videos, "videos")):
+        for names, one, many in (
+            (self.classes, "class", "classes"),
+            (self.videos, "video", "videos"),
+        ):
             if names:
+                what = one if len(names) == 1 else many
                 parts.append(f"{len(names)} {what} ({_first(names)})")
         return ", ".join(parts)
 

@@ -194,11 +194,12 @@ def test_episodes_are_shown(kept):
     assert {key: shown[key] for key in expected} == expected
     assert (shown["episodes"], shown["classes"], shown["videos"]) == (60, 5, 40)
     one = json.loads(done("episodes", "show", path, "--number", 59, "--json").stdout)
-    for row in one["rows"]:
-        assert [len(row["support"]), len(row["query"])] == [2, 3]
-        assert all(clip.startswith(row["class"]) for clip in row["support"] + row["query"])
+    uses = [clip["use"] for clip in one["clips"]]
+    assert uses == (["support"] * 2 + ["query"] * 3) * 5
+    assert all(clip["video"].startswith(clip["class"] + "/") for clip in one["clips"])
+    assert len({clip["class"] for clip in one["clips"]}) == 5
     text = done("episodes", "show", path, "--number", 59).stdout
-    assert ", ".join(one["rows"][0]["query"]) in text
+    assert all(clip["video"] in text for clip in one["clips"])
     assert "0 to 59 is needed" in refusal(2, "episodes", "show", path, "--number", 60)
 
 
@@ -269,7 +270,7 @@ def test_what_training_saw_is_refused_and_dropped_on_demand(leaky, tmp_path):
     assert "'test 3', and 3 of 40 evaluated videos ('test 0/00', 'test 0/01', 'test 3/05')" in line
     assert line.endswith("leave them out with --drop-seen")
     dropped = done(*asked, "--drop-seen", "--method", "i2st,otam", "--save", tmp_path / "r")
-    assert "left out, as training saw them: 1 classes ('test 3'), 3 videos" in dropped.stderr
+    assert "left out, as training saw them: 1 class ('test 3'), 3 videos" in dropped.stderr
     for one in load_results(tmp_path / "r"):
         assert one.episodes.class_names == ("test 0", "test 1", "test 2", "test 4")
         assert len(one.episodes.video_ids) == 30

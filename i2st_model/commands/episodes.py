@@ -74,25 +74,12 @@ def episodes_show(
             f"--number {number}, {file} holds {kept.num_episodes} episodes; 0 to "
             f"{kept.num_episodes - 1} is needed; lower it"
         )
-    ids = kept.video_ids
-    rows = [
-        (
-            kept.class_names[place],
-            [ids[video] for video in support],
-            [ids[video] for video in query],
-        )
-        for place, support, query in zip(
-            kept.classes[number].tolist(),
-            kept.support[number].tolist(),
-            kept.query[number].tolist(),
-            strict=True,
-        )
-    ]
-    titles = ("class", "support", "query")
+    rows = _clips_of(kept, number)
+    titles = ("class", "use", "video")
     if as_json:
-        show_json({"number": number, "rows": [dict(zip(titles, row, strict=True)) for row in rows]})
+        show_json({"number": number, "clips": [dict(zip(titles, r, strict=True)) for r in rows]})
     else:
-        show_table([(name, ", ".join(own), ", ".join(asked)) for name, own, asked in rows], titles)
+        show_table(rows, titles)
 
 
 def episodes_verify(
@@ -121,6 +108,17 @@ def episodes_verify(
             typer.echo(f"{file} fits {store.reader.folder}: {kept.num_episodes} episodes")
     if found:
         raise typer.Exit(EXIT_REFUSED)
+
+
+def _clips_of(kept: Any, number: int) -> list[tuple[str, str, str]]:
+    """Class, use and id of every clip of an episode."""
+    named = [kept.class_names[place] for place in kept.classes[number].tolist()]
+    return [
+        (name, use, kept.video_ids[video])
+        for way, name in enumerate(named)
+        for use, videos in (("support", kept.support), ("query", kept.query))
+        for video in videos[number, way].tolist()
+    ]
 
 
 def _open(shards: Path | None) -> Any:
