@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 from synthetic_frames import make_frame_shards
 from synthetic_shards import make_shards
 from torch.nn import functional
+from typer.testing import CliRunner
 
+import cli
 from i2st_model.end_to_end.open_store import open_store, open_store_of
 from i2st_model.evaluation import EvaluateConfig, evaluate
 from i2st_model.features import FeatureStore
@@ -330,3 +332,25 @@ def test_a_checkpoint_without_its_encoder_is_damaged(folder, finished, tmp_path)
     save_file(kept, copy / CHECKPOINT_NAME, metadata=metadata)
     with pytest.raises(CheckpointError, match=r"layer4.* absent there"):
         open_store_of(copy, folder, device="cpu")
+
+
+def test_the_command_line_trains_an_encoder_and_evaluates_with_it(
+    folder, weights, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+
+    def i2st(*words):
+        done = CliRunner().invoke(cli.app, [str(word) for word in words])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    few = "--way=3", "--device=cpu", "--episodes=10", "--json"
+    sets = ["episodes_per_step=5", "pool_classes=3", "stem_tokens=200", "encoder.blocks=1"]
+    sets += ["encoder.name=timm:test_resnet", f"encoder.weights={weights}"]
+    sets += ["encoder.trained=last_blocks", *(f"network.{key}={NETWORK[key]}" for key in NETWORK)]
+    words = [f"--set={word}" for word in sets]
+    trained = i2st("train", "--shards", folder, "--select=last", *few, *words)
+    assert trained["steps"] == 2
+    found = i2st("evaluate", "--run", trained["run"], *few)
+    assert found["num_videos"] == 20
+    assert found["checkpoint"] == trained["checkpoint"]

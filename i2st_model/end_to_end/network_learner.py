@@ -67,7 +67,10 @@ class NetworkOnFrames(FrameLearner):
     def losses(self, batch: FrameBatch) -> Losses:
         """Episode, base-class and mask loss; see `network_losses`."""
         with encoding(self.config, self.device):
-            stem_tokens = self.head.stem(*self._features(batch.views))
+            tokens, embedding = self._features(batch.views)
+        # Apart: the centre cancels most of a token, which bfloat16 would not survive.
+        stem_tokens = self.head.stem(tokens.float(), embedding.float())
+        with encoding(self.config, self.device):
             encoded = self._encode(stem_tokens, with_masks=batch.masks is not None)
         return network_losses(self, self.config, encoded, batch)
 

@@ -22,6 +22,8 @@ from pipeline.errors import ConfigError
 class TrainableEncoder(nn.Module):
     """A built-in encoder some of whose weights train; the module's own weights are those alone.
 
+    On a GPU it runs under bfloat16 autocast, as in extraction, and its weights stay float32.
+
     Args:
         config: which encoder, and what of it.
         device: where it runs.
