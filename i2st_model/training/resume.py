@@ -1,6 +1,5 @@
 """Whether a run folder may be started, gone on with, or is finished."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def run_status(
         )
     if (run_folder / CHECKPOINT_NAME).is_file():
         return FINISHED
-    changed = changed_bits(config, recorded)
+    changed = changed_bits(config, run_folder)
     if changed and not allow_nondeterministic:
         raise ConfigError(
             f"{run_folder} was begun otherwise: {', '.join(changed)}; the same were needed to end "
@@ -72,23 +71,24 @@ def run_status(
     return UNFINISHED
 
 
-def changed_bits(config: TrainConfig, recorded: Mapping[str, Any]) -> list[str]:
+def changed_bits(config: TrainConfig, run_folder: Path) -> list[str]:
     """What beside config and shards decides the last bits, and differs from a run's record.
 
     Sums on other threads, or on a GPU, are made in another order.
 
     Args:
         config: what is asked.
-        recorded: the run's config.json.
+        run_folder: of the run.
 
     Returns:
         One phrase for each difference.
     """
+    recorded = read_config(run_folder)
     now = _decides_bits(config)
     return differences({key: recorded.get(key, value) for key, value in now.items()}, now)
 
 
-def _hint(recorded: Mapping[str, Any]) -> str:
+def _hint(recorded: dict[str, Any]) -> str:
     return f"pass --threads {recorded.get('threads')} --device {recorded.get('device')}"
 
 

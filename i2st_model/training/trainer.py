@@ -17,6 +17,7 @@ from i2st_model.training.initial import initial_info, take_initial_weights
 from i2st_model.training.learners import build_learner
 from i2st_model.training.ranks import Ranks
 from i2st_model.training.replay import save_fault
+from i2st_model.training.resume import changed_bits
 from i2st_model.training.setup import INITIAL, NO_ROWS, pool_sampler, torch_seed
 from i2st_model.training.state import Best, load_state, save_state
 from i2st_model.training.step import NotFiniteError, StepResult, build_optimizer, take_step
@@ -129,10 +130,23 @@ class Trainer:
         if not self.ranks.first:
             return
         self._log = StepLog(self.run_folder, after_step=self.resumed_at)
+        if self.resumed_at is not None:
+            self._note_changes()
         on_progress(self._progress(done, None, None))
         if done == 0 and validation is not None:
             first = validation.accuracy(self.learner)
             self._log.write({"step": 0, "episodes": 0, "val_accuracy": first})
+
+    def _note_changes(self) -> None:
+        """Say in the log, too, that a run goes on otherwise than it was begun."""
+        changed = changed_bits(self.config, self.run_folder)
+        if changed:
+            said = (
+                f"went on after step {self.resumed_at} with {', '.join(changed)}; "
+                "the last bits may differ"
+            )
+            self.notes.append(said)
+            self._log.write({"step": self.resumed_at, "note": said})
 
     def _batches(self, done: int) -> Generator[Any, None, None]:
         """This process's batches of all steps that are left, made one ahead."""

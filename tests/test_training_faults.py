@@ -1,0 +1,278 @@
+"""Runs that stop, and runs that go on: what is kept, replayed, refused or started from."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from synthetic_shards import make_shards
+from test_training import SMALL, open_store
+from typer.testing import CliRunner
+
+from i2st_model.checkpoints import load_checkpoint
+from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, FAULT_NAME, STATE_NAME, name_latest
+from i2st_model.training import learner as training_learner
+from i2st_model.training.replay import replay
+from i2st_model.training.run import train
+from pipeline.errors import CheckpointError, ConfigError, I2STError
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards") / "toy"
+    make_shards(folder, signal=2.0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(shards, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    return train(SMALL, open_store(shards), run)
+
+
+def stop_at(step):
+    def stop(progress):
+        if progress.step == step:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+# --- numbers that are not finite ---
+
+
+@pytest.fixture
+def poisoned(shards, tmp_path):
+    """A copy of the shards in which one train video is not finite, and a run that met it."""
+    store = open_store(shards)
+    honest, bad = store.reader.tokens, store.rows_of(["train 2"])[4]
+
+    def tokens(rows, views=None):
+        values = honest(rows, views).copy()
+        values[np.isin(rows, bad)] = float("nan")
+        return values
+
+    store.reader.tokens = tokens
+    config = replace(SMALL, stem_tokens=16 * 4, select="last")  # the stem is fitted to few videos
+    with pytest.raises(I2STError, match="loss is nan in its term episode, mask at step"):
+        train(config, store, tmp_path / "run")
+    return config, store, tmp_path / "run"
+
+
+def test_replay_repeats_the_step_and_names_terms_modules_and_gradients(poisoned):
+    config, store, run = poisoned
+    found = replay(config, store, run)
+    assert found.reproduced
+    assert found.bad_terms == ("loss", "episode", "mask")
+    assert found.bad_modules[0] == "projection"
+    assert "projection.weight" in found.bad_gradients
+    stopped = found.step
+    assert found.pools == (stopped - 1,)
+    assert found.episodes == (64 * (stopped - 1), 64 * stopped - 1)
+    # A resumed run stops there again, with the same words.
+    with pytest.raises(I2STError, match=f"at step {stopped} "):
+        train(config, store, run, resume=True)
+
+
+def test_replay_shows_that_a_fault_has_gone(shards, tmp_path, monkeypatch):
+    real, calls = training_learner.episode_loss, []
+
+    def fails_once(logits, labels):
+        calls.append(1)
+        return real(logits, labels) * (float("inf") if len(calls) == 3 else 1.0)
+
+    monkeypatch.setattr(training_learner, "episode_loss", fails_once)
+    with pytest.raises(I2STError, match="loss is inf in its term episode at step 3"):
+        train(SMALL, open_store(shards), tmp_path / "run")
+    found = replay(SMALL, open_store(shards), tmp_path / "run")
+    assert (found.step, found.reproduced, found.bad_modules) == (3, False, ())
+    expected = train(SMALL, open_store(shards), tmp_path / "other")
+    third = expected.run_folder / "log.jsonl"
+    loss = json.loads(third.read_text().splitlines()[3])["loss"]
+    assert found.terms["loss"] == [loss]  # the very same step
+
+
+def test_gradients_that_are_not_finite_stop_the_run_and_are_named(shards, tmp_path, monkeypatch):
+    real = training_learner.episode_loss
+
+    def steep(logits, labels):
+        # Its value is finite where its slope is not.
+        return real(logits, labels) + (logits.mean() * 0).abs().sqrt()
+
+    monkeypatch.setattr(training_learner, "episode_loss", steep)
+    with pytest.raises(I2STError, match=r"gradient norm of \S+ and others is nan at step 1 "):
+        train(SMALL, open_store(shards), tmp_path / "run")
+    found = replay(SMALL, open_store(shards), tmp_path / "run")
+    assert found.bad_terms == ()
+    assert "projection.weight" in found.bad_gradients
+
+
+def test_replay_of_a_run_that_did_not_stop_is_refused(shards, finished):
+    with pytest.raises(ConfigError, match=r"fault.safetensors is absent; a run that a loss"):
+        replay(SMALL, open_store(shards), finished.run_folder)
+
+
+def test_replay_command_prints_what_is_not_finite(shards, poisoned, monkeypatch):
+    import cli
+    from i2st_model.commands import replay as command
+
+    _, store, run = poisoned
+    monkeypatch.setattr(command, "open_features", lambda *words, **named: store)
+    result = CliRunner().invoke(cli.app, ["replay", str(run)])
+    assert result.exit_code == 0, result.output
+    assert "terms       loss, episode, mask" in result.stdout
+    assert "modules     projection" in result.stdout
+    values = json.loads(CliRunner().invoke(cli.app, ["replay", str(run), "--json"]).stdout)
+    assert values["reproduced"] is True
+    assert values["pools"] == [values["step"] - 1]
+
+
+# --- what decides the bits ---
+
+
+def test_resume_on_other_threads_is_refused_unless_allowed(shards, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, open_store(shards), run, on_progress=stop_at(3))
+    recorded = json.loads((run / CONFIG_NAME).read_text())
+    assert (recorded["threads"], recorded["device"]) == (1, "cpu")
+    recorded["threads"] = 2
+    (run / CONFIG_NAME).write_text(json.dumps(recorded))
+    message = "was begun otherwise: threads 2 there and 1 here.*--threads 2 --device cpu, or pass"
+    with pytest.raises(ConfigError, match=message):
+        train(SMALL, open_store(shards), run, resume=True)
+    report = train(SMALL, open_store(shards), run, resume=True, allow_nondeterministic=True)
+    assert report.resumed_at == 2
+    said = "went on after step 2 with threads 2 there and 1 here; the last bits may differ"
+    assert said in report.notes
+    assert {"step": 2, "note": said} in map(
+        json.loads, (run / "log.jsonl").read_text().split("\n")[:-1]
+    )
+
+
+def test_runs_of_versions_with_fewer_settings_go_on(shards, finished, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, open_store(shards), run, on_progress=stop_at(3))
+    recorded = json.loads((run / CONFIG_NAME).read_text())
+    for name in ("method", "options", "pools_per_step", "precision", "compile", "init_from"):
+        del recorded["train"][name]
+    del recorded["init_sha256"]
+    (run / CONFIG_NAME).write_text(json.dumps(recorded))
+    train(SMALL, open_store(shards), run, resume=True)
+    whole = (finished.run_folder / CHECKPOINT_NAME).read_bytes()
+    assert (run / CHECKPOINT_NAME).read_bytes() == whole
+
+
+# --- weights of another run ---
+
+
+def test_a_run_starts_from_the_weights_of_another(shards, finished, tmp_path):
+    still = replace(
+        SMALL,
+        init_from=str(finished.run_folder),
+        seed=9,
+        episodes=64,
+        select="last",
+        fast_rate=0.0,
+        slow_rate=0.0,
+    )
+    report = train(still, open_store(shards), tmp_path / "run")
+    before = load_checkpoint(finished.run_folder).weights
+    for name, value in load_checkpoint(report.run_folder).weights.items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_what_the_other_run_saw_stays_seen(finished, shards, tmp_path):
+    store = open_store(shards)
+    asked = replace(SMALL, init_from=str(finished.run_folder), episodes=64)
+    other = replace(asked, classes=tuple(f"val {n}" for n in range(5)), masks="off")
+    other = replace(other, select="last")
+    info = load_checkpoint(train(other, store, tmp_path / "run").run_folder).info
+    assert set(info.train_classes) == {f"val {n}" for n in range(5)} | {
+        f"train {n}" for n in range(6)
+    }
+    assert len(info.train_video_hashes) == (5 + 6) * 8
+    with pytest.raises(ConfigError, match="'train 0' is in the train and in the val classes"):
+        train(
+            replace(other, select="val", val_classes=("train 0", "train 1")), store, tmp_path / "v"
+        )
+
+
+def test_weights_that_do_not_fit_are_refused(finished, shards, tmp_path):
+    asked = replace(SMALL, init_from=str(finished.run_folder))
+    wider = replace(asked, network={**SMALL.network, "dim": 32})
+    with pytest.raises(CheckpointError, match=r"does not fit: .*\(16,.*there and \(32,"):
+        train(wider, open_store(shards), tmp_path / "wider")
+    with pytest.raises(ConfigError, match="is a run of i2st; one of hyrsm was needed"):
+        train(replace(asked, method="hyrsm"), open_store(shards), tmp_path / "hyrsm")
+    with pytest.raises(ConfigError, match="nowhere"):
+        train(replace(asked, init_from="nowhere"), open_store(shards), tmp_path / "nowhere")
+
+
+# --- kills while files are written ---
+
+SAVER = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, "tests")
+from test_checkpoints import INFO
+from dataclasses import replace
+from i2st_model.checkpoints import save_checkpoint
+from i2st_model.runs import name_latest
+root = Path(sys.argv[1])
+step = int(sys.argv[2])
+while True:
+    step += 1
+    run = root / f"run{step % 2}"
+    run.mkdir(exist_ok=True)
+    weights = {"w": torch.full((1 << 18,), float(step))}
+    save_checkpoint(run, weights, replace(INFO, step=step))
+    name_latest(run)
+    print("saved", flush=True)
+"""
+
+
+def kill_while_saving(root, repository, step, seconds):
+    command = [sys.executable, "-c", SAVER, str(root), str(step)]
+    saver = subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE)
+    saver.stdout.readline()  # from here on any moment will do
+    time.sleep(seconds)
+    saver.kill()
+    saver.wait()
+    saver.stdout.close()
+
+
+def newest_whole(root):
+    """Step of the checkpoint that latest leads to, all of whose weights are of that step."""
+    checkpoint = load_checkpoint(root / "latest")
+    assert (checkpoint.weights["w"] == checkpoint.info.step).all()
+    return checkpoint.info.step
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.slow)])
+def test_latest_leads_to_a_whole_checkpoint_whenever_its_writer_dies(tmp_path, repository, kills):
+    rng, step = random.Random(0), 0
+    kill_while_saving(tmp_path, repository, 0, 0.0)
+    for _ in range(kills):
+        step = newest_whole(tmp_path)
+        kill_while_saving(tmp_path, repository, step, rng.uniform(0.0, 0.1))
+        assert newest_whole(tmp_path) >= step
+
+
+def test_latest_is_replaced_and_leads_on_after_the_folder_moved(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        name_latest(tmp_path / "runs" / name)
+        assert os.readlink(tmp_path / "runs" / "latest") == name
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    assert (tmp_path / "moved" / "latest").resolve() == (tmp_path / "moved" / "b")
+    assert FAULT_NAME != STATE_NAME
+    assert {path.name for path in Path(tmp_path / "moved").iterdir()} == {"a", "b", "latest"}
