@@ -19,16 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.i2st_episodes import print_i2st
 from benchmarks.public_episodes import (
     Head,
     public_bi_mhm,
@@ -38,30 +38,23 @@ from benchmarks.public_episodes import (
     public_otam_of_shots,
     public_protonet,
 )
+from benchmarks.random_videos import (
+    NUM_CLASSES,
+    SHOT,
+    WAY,
+    cpu_seconds,
+    medians_in_turn,
+    write_shards,
+)
 from i2st_model.class_videos import group_videos
-from i2st_model.config import preset
-from i2st_model.engine import PreparedVideos, predict
 from i2st_model.episode_draws import draw_episodes
-from i2st_model.episode_sets import EpisodeSet
 from i2st_model.episodes import EpisodeSampler
 from i2st_model.evaluation import EvaluateConfig, evaluate
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import train_statistics
 from i2st_model.methods import get_method
 from i2st_model.methods.base import FewShotMethod
-from i2st_model.methods.clips import Clips
-from i2st_model.network import build_network
-from i2st_model.scoring import prepare_videos
-from pipeline.manifests import Video
-from pipeline.shards.committed import finish
 from pipeline.shards.reader import ShardReader
-from pipeline.shards.writer import ShardWriter, VideoFeatures
-
-NUM_VIDEOS, NUM_CLASSES, FRAMES, EMBEDDING = 1292, 10, 8, 512
-NUM_TRAIN = 64
-GRID, CHANNELS = 7, 768
-WAY, SHOT = 5, 5
-SHARD_VIDEOS = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +98,7 @@ def main() -> None:
         shards = Path(name) / "shards" / "random"
         write_shards(shards)
         print_evaluations(FeatureStore(ShardReader(shards)), flags)
-        print_i2st(flags)
+        print_i2st(flags.i2st_videos, flags.episodes, flags.loop, flags.rounds)
         print_processes(Path(name), flags)
 
 
@@ -153,7 +146,7 @@ def print_evaluations(store: FeatureStore, flags: argparse.Namespace) -> None:
             public_draw([label - first for label in labels], NUM_CLASSES, WAY, SHOT, 1)
 
     scale = flags.episodes / flags.loop
-    sampler_s = scale * statistics.median(_seconds(draws) for _ in range(flags.rounds))
+    sampler_s = scale * statistics.median(cpu_seconds(draws) for _ in range(flags.rounds))
     print(
         f"| {flags.episodes:,} {WAY}-way {SHOT}-shot episodes | ours, s | released loop, s |",
         end="",
@@ -188,42 +181,6 @@ def print_evaluations(store: FeatureStore, flags: argparse.Namespace) -> None:
     print()
 
 
-def print_i2st(flags: argparse.Namespace) -> None:
-    """Table of CPU seconds of I2ST: batched, one by one, and with clips prepared anew."""
-    generator = torch.Generator().manual_seed(0)
-    network = build_network(preset("i2st", token_dim=CHANNELS, grid=GRID))
-    network.fit_stem(torch.randn(2000, CHANNELS, generator=generator))
-    method = get_method("i2st", network=network)
-    # Fewer videos for want of memory; the time to prepare is scaled to NUM_VIDEOS.
-    videos = flags.i2st_videos
-    tokens = torch.randn(videos, FRAMES, GRID**2, CHANNELS, generator=generator)
-
-    def prepare(rows: NDArray[np.int64]) -> Mapping[str, Tensor]:
-        with torch.no_grad():
-            return method.prepare(Clips(features=tokens[rows]))
-
-    rows, episodes = np.arange(videos), drawn(videos, flags.episodes)
-    once = NUM_VIDEOS / videos * _seconds(lambda: prepare_videos(rows, prepare))
-    ready = PreparedVideos(method=method, tensors=prepare_videos(rows, prepare), rows=rows)
-    few, anew = min(flags.loop, 20), 3
-    batched_s, cached_s = medians_in_turn(
-        lambda: predict(ready, episodes, rows),
-        lambda: _one_by_one(method, episodes, few, lambda some: _taken(ready.tensors, some)),
-        flags.rounds,
-    )
-    cached_s *= flags.episodes / few
-    anew_s = _seconds(lambda: _one_by_one(method, episodes, anew, prepare)) * flags.episodes / anew
-    print("| I2ST | prepare, s | batched, s | one by one from prepared, s | ratio |", end="")
-    print(" preparing each episode's clips, s | ratio |")
-    print("|---|---|---|---|---|---|---|")
-    print(
-        f"| {flags.episodes:,} {WAY}-way {SHOT}-shot episodes | {once:.1f} | {batched_s:.2f} | "
-        f"{cached_s:.1f} | {cached_s / batched_s:.0f}x | {anew_s:,.0f} | "
-        f"{anew_s / (once + batched_s):.0f}x (expected 200x) |\n",
-        flush=True,
-    )
-
-
 def print_processes(folder: Path, flags: argparse.Namespace) -> None:
     """Table of wall and CPU seconds of whole commands, start of Python and torch included."""
     every = ",".join(dict.fromkeys(rival.method for rival in RIVALS))
@@ -242,92 +199,6 @@ def _process(words: list[str], folder: Path) -> tuple[float, float]:
     subprocess.run(program, cwd=folder, check=True, capture_output=True)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def write_shards(folder: Path) -> None:
-    """Write random features of NUM_VIDEOS test videos, and of a few train videos."""
-    names = {"train": ["train"], "test": [f"class {n}" for n in range(NUM_CLASSES)]}
-    folder.mkdir(parents=True)
-    everything = [name for some in names.values() for name in some]
-    writer = ShardWriter(folder, {}, class_names=everything)
-    rng = np.random.default_rng(0)
-    videos = [("train", "train", number) for number in range(NUM_TRAIN)]
-    videos += [("test", f"class {n % NUM_CLASSES}", n) for n in range(NUM_VIDEOS)]
-    for first in range(0, len(videos), SHARD_VIDEOS):
-        some = videos[first : first + SHARD_VIDEOS]
-        writer.write(first // SHARD_VIDEOS, [_features(rng, *video) for video in some], [])
-    finish(folder, {"name": "random", "classes": names}, {})
-
-
-def _features(rng: np.random.Generator, split: str, class_name: str, number: int) -> VideoFeatures:
-    name = f"{class_name}/{number:04d}"
-    return VideoFeatures(
-        video=Video(video_id=name, path=name, class_name=class_name, split=split),
-        tokens=np.zeros((FRAMES, 1, 8), np.float16),
-        frame_embedding=rng.standard_normal((FRAMES, EMBEDDING)).astype(np.float16),
-        masks=None,
-        frame_indices=np.arange(FRAMES, dtype=np.int32),
-        num_frames_decoded=FRAMES,
-        num_frames_expected=FRAMES,
-        num_damaged_packets=0,
-    )
-
-
-def drawn(videos: int, count: int) -> EpisodeSet:
-    """Episodes with one query per class among some videos in NUM_CLASSES classes."""
-    rows = np.arange(videos)
-    names = tuple(str(number) for number in range(NUM_CLASSES))
-    classes = group_videos(rows % NUM_CLASSES, [""] * videos, range(NUM_CLASSES), names)
-    batch = EpisodeSampler(classes, way=WAY, shot=SHOT, queries=1).batch(0, count)
-    return EpisodeSet(
-        dataset="random",
-        digest="",
-        split="test",
-        seed=0,
-        disjoint_groups=False,
-        dropped_classes=(),
-        class_names=names,
-        video_ids=tuple(f"{row:04d}" for row in rows),
-        video_class=rows % NUM_CLASSES,
-        support=batch.support,
-        query=batch.query,
-    )
-
-
-def medians_in_turn(
-    first: Callable[[], Any], second: Callable[[], Any], rounds: int
-) -> tuple[float, float]:
-    """Median CPU seconds of two functions called A B A B, after one call of each."""
-    first(), second()
-    pairs = [(_seconds(first), _seconds(second)) for _ in range(rounds)]
-    one, other = zip(*pairs, strict=True)
-    return statistics.median(one), statistics.median(other)
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
-def _taken(tensors: Mapping[str, Tensor], rows: NDArray[np.int64]) -> dict[str, Tensor]:
-    return {name: value[rows] for name, value in tensors.items()}
-
-
-@torch.no_grad()
-def _one_by_one(
-    method: FewShotMethod,
-    episodes: EpisodeSet,
-    count: int,
-    clips: Callable[[NDArray[np.int64]], Mapping[str, Tensor]],
-) -> list[Tensor]:
-    """Predictions of the first episodes, each scored by itself."""
-    predicted = []
-    for support, query in zip(episodes.support[:count], episodes.query[:count], strict=True):
-        own = {k: v.unflatten(0, support.shape)[None] for k, v in clips(support.ravel()).items()}
-        asked = {k: v[None] for k, v in clips(query.ravel()).items()}
-        predicted.append(method.score(own, asked)[0].argmax(dim=-1))
-    return predicted
 
 
 if __name__ == "__main__":
