@@ -2,8 +2,9 @@
 
 Public few-shot code runs its head episode by episode on clips that it encodes anew. Here a method
 prepares every video once, and scores many episodes at a time. Where the score of two videos depends
-on nothing else, one table of all pairs holds every score there can be; it is made when the episodes
-ask for more pairs than it has. Launches have fixed shapes, so that no score depends on its mates.
+on nothing else, one table of all pairs holds every score there can be; it is made when that costs
+less than the pairs that the episodes ask for. Launches have fixed shapes, so that no score depends
+on its mates.
 
 Shape letters: V videos, E episodes, N way, K shot, q queries per class, Q = N q.
 """
@@ -23,6 +24,8 @@ from i2st_model.scoring import Score, episodes_at_a_time
 
 TABLE_QUERIES, TABLE_SUPPORT = 32, 128
 """Videos per launch of the table of all pairs."""
+GATHERED_PAIR = 2
+"""Cost of a pair among gathered clips, measured in pairs of the table, which gathers none."""
 TABLE_EPISODES = 2048
 """Episodes looked up at a time."""
 
@@ -93,9 +96,9 @@ def predict(
 
 
 def table_pays(method: FewShotMethod, num_videos: int, pairs: int, shot: int) -> bool:
-    """Whether a table of all pairs is exact for a method, and has fewer pairs than are needed."""
+    """Whether a table of all pairs is exact for a method, and cheaper than the pairs needed."""
     exact = method.classes_apart and (shot == 1 or method.shots_apart)
-    return exact and pairs > num_videos**2
+    return exact and GATHERED_PAIR * pairs > num_videos**2
 
 
 def pair_table(score: Score, tensors: Mapping[str, Tensor], places: Tensor) -> Tensor:

@@ -156,9 +156,9 @@ def test_table_serves_all_episodes_where_it_is_exact_and_cheaper(store):
 @pytest.mark.parametrize(
     ("classes", "shots", "shot", "pairs", "pays"),
     [
-        (True, True, 5, 101, True),
-        (True, True, 5, 100, False),
-        (True, False, 1, 101, True),
+        (True, True, 5, 51, True),
+        (True, True, 5, 50, False),
+        (True, False, 1, 51, True),
         (True, False, 5, 101, False),
         (False, True, 1, 101, False),
     ],
