@@ -63,3 +63,13 @@ def cell_iou(cells, mask):
 def assert_same_masks(first, second):
     for name in ("bits", "found", "score"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+def assert_clips_stand_alone(segment):
+    """What `segment` finds in a clip depends neither on the clips beside it nor on their order."""
+    clips = scene_clips()
+    together, backwards = segment(*clips), segment(*clips[::-1])[::-1]
+    for clip, first, second in zip(clips, together, backwards, strict=True):
+        assert first.found[:, :2].all()
+        assert_same_masks(first, second)
+        assert_same_masks(first, segment(clip)[0])

@@ -46,3 +46,12 @@ def real_data() -> Path:
 def split_lists() -> Path:
     """Folder with the published split lists and their normalised tables."""
     return _shared("splits", "I2ST_SPLIT_LISTS")
+
+
+@pytest.fixture
+def fake_backends(tmp_path, monkeypatch):
+    """Decoder, encoder and segmenters of extraction_fakes, found as an installed package's are."""
+    from extraction_fakes import add_entry_points
+
+    add_entry_points(tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")

@@ -22,11 +22,7 @@ from pipeline.shards.index import ShardIndex
 from pipeline.shards.reader import ShardReader
 from pipeline.views import square_view
 
-
-@pytest.fixture(autouse=True)
-def fake_backends(tmp_path, monkeypatch):
-    fakes.add_entry_points(tmp_path / "site")
-    monkeypatch.syspath_prepend(tmp_path / "site")
+pytestmark = pytest.mark.usefixtures("fake_backends")
 
 
 @pytest.fixture

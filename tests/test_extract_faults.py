@@ -18,14 +18,10 @@ from pipeline.shards.failpoints import FAILPOINTS
 from pipeline.shards.index import ShardIndex
 from pipeline.shards.lock import FolderLock
 
+pytestmark = pytest.mark.usefixtures("fake_backends")
+
 SEVERAL_KILLS = 4
 MANY_KILLS = 200
-
-
-@pytest.fixture(autouse=True)
-def fake_backends(tmp_path, monkeypatch, repository):
-    fakes.add_entry_points(tmp_path / "site")
-    monkeypatch.syspath_prepend(tmp_path / "site")
 
 
 @pytest.fixture

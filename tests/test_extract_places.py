@@ -18,13 +18,9 @@ from pipeline.scheduling.interruption import StopRequest
 from pipeline.shards.index import ShardIndex
 from pipeline.shards.records import Failure
 
+pytestmark = pytest.mark.usefixtures("fake_backends")
+
 TESTS = Path(__file__).parent
-
-
-@pytest.fixture(autouse=True)
-def fake_backends(tmp_path, monkeypatch):
-    fakes.add_entry_points(tmp_path / "site")
-    monkeypatch.syspath_prepend(tmp_path / "site")
 
 
 def test_extract_by_two_schedulers_in_turn_gives_the_same_shards(tmp_path, monkeypatch):

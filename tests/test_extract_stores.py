@@ -16,6 +16,8 @@ from pipeline.shards.index import ShardIndex
 from pipeline.shards.reader import ShardReader
 from pipeline.views import View, square_view
 
+pytestmark = pytest.mark.usefixtures("fake_backends")
+
 # Of 12 frames in 4 segments: the centres, and a quarter of a segment before and behind them.
 BASE, EARLY, LATE = [1, 4, 7, 10], [0, 3, 6, 9], [2, 5, 8, 11]
 VIEWS = {
@@ -25,12 +27,6 @@ VIEWS = {
     "wide": (BASE, View("wide", window=(0, 128))),
     "near": (BASE, View("near", window=(16, 112))),
 }
-
-
-@pytest.fixture(autouse=True)
-def fake_backends(tmp_path, monkeypatch):
-    fakes.add_entry_points(tmp_path / "site")
-    monkeypatch.syspath_prepend(tmp_path / "site")
 
 
 @pytest.fixture

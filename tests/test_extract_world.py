@@ -26,12 +26,6 @@ OVERCOME = ("EINTR", "short")
 DENIED = r"Permission denied\); .*pass another --out"
 
 
-@pytest.fixture
-def fake_backends(tmp_path, monkeypatch):
-    fakes.add_entry_points(tmp_path / "site")
-    monkeypatch.syspath_prepend(tmp_path / "site")
-
-
 @pytest.fixture(scope="session")
 def preloaded(tmp_path_factory, repository):
     """Library that fails calls on demand."""

@@ -8,20 +8,20 @@ No threshold here has been tuned: masks of this segmenter have not been measured
 Shape letters: F frames of a clip, P boxes of all frames.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from pipeline.segmenters import MASK_SIDE, NUM_SLOTS, ClipToSegment, Masks, no_masks
+from pipeline.segmenters import MASK_SIDE, NUM_SLOTS
 from pipeline.segmenters.assembly import pool_to_cells, unite
-from pipeline.segmenters.mask_packing import Fetch, SlotMasks
+from pipeline.segmenters.mask_packing import SlotMasks
 from pipeline.segmenters.open_vocabulary.box_selection import SlotBoxes, select_boxes
 from pipeline.segmenters.open_vocabulary.grounding_dino import SHORT_SIDE, Detections, GroundingDino
-from pipeline.segmenters.open_vocabulary.slot_nouns import limit_area, nouns_by_slot
+from pipeline.segmenters.open_vocabulary.noun_segmenter import NounSegmenter
 from pipeline.segmenters.open_vocabulary.transformers_models import load_model
 from pipeline.segmenters.options import settings_from
 from pipeline.segmenters.sam.decoding import Candidates, EmbeddedFrames
@@ -73,7 +73,7 @@ class BoxSam(Protocol):
         ...
 
 
-class GroundingDinoSam:
+class GroundingDinoSam(NounSegmenter):
     """Segmenter of Grounding DINO and segment_anything, one clip after the other.
 
     Args:
@@ -84,6 +84,7 @@ class GroundingDinoSam:
     """
 
     name = "grounding_dino_sam"
+    settings: GroundingDinoSamSettings
 
     def __init__(
         self,
@@ -93,41 +94,22 @@ class GroundingDinoSam:
         *,
         weights: dict[str, Any] | None = None,
     ) -> None:
+        super().__init__(detector.device, settings or GroundingDinoSamSettings(), weights)
         self.detector, self.sam = detector, sam
-        self.settings = settings or GroundingDinoSamSettings()
-        self._weights = weights or {}
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the models, their weights' sha256, and the thresholds."""
-        return {
-            "name": self.name,
-            **self._weights,
-            **asdict(self.settings),
-            "precision": "bf16" if self.detector.device.type == "cuda" else "fp32",
-        }
-
-    def segment(self, clips: Sequence[ClipToSegment]) -> list[Masks]:
-        """Find each clip's actor and objects; what a frame does not show is not found in it."""
-        return [self._segment(clip) for clip in clips]
-
-    @torch.inference_mode()
-    def _segment(self, clip: ClipToSegment) -> Masks:
-        slots = nouns_by_slot(clip.prompts)
-        if not slots:
-            return no_masks(len(clip.frames))
-        frames = torch.tensor(clip.frames, device=self.detector.device)
-        nouns = list(dict.fromkeys(noun for names in slots.values() for noun in names))
+    def find(
+        self, frames: Tensor, nouns: Sequence[str], places: Mapping[int, Sequence[int]]
+    ) -> SlotMasks:
+        """Find boxes of the nouns, and what SAM sees in those of each slot."""
+        frames = frames.to(self.device)
         boxes = select_boxes(
             self.detector.find(frames, nouns),
-            [[nouns.index(name) for name in slots.get(i, ())] for i in range(NUM_SLOTS)],
+            [list(places.get(slot, ())) for slot in range(NUM_SLOTS)],
             min_score=self.settings.min_score,
             max_overlap=self.settings.max_overlap,
             most=self.settings.boxes,
         )
-        masks = self._unite(frames, boxes)
-        limits = self.settings
-        masks = limit_area(masks, min_area=limits.min_area, max_area=limits.max_area)
-        return Fetch(masks).masks(len(frames))[0]
+        return self._unite(frames, boxes)
 
     def _unite(self, frames: Tensor, boxes: SlotBoxes) -> SlotMasks:
         """Union of what SAM sees in the boxes of each frame and slot."""

@@ -10,19 +10,19 @@ No threshold here has been tuned: masks of this segmenter have not been measured
 Shape letters: F frames of a clip, N nouns of a slot, K instances of a noun, S side of a mask.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from pipeline.segmenters import MASK_SIDE, NUM_SLOTS, ClipToSegment, Masks, no_masks
+from pipeline.segmenters import MASK_SIDE, NUM_SLOTS
 from pipeline.segmenters.assembly import pool_to_cells, select_actors
-from pipeline.segmenters.mask_packing import Fetch, SlotMasks
+from pipeline.segmenters.mask_packing import SlotMasks
+from pipeline.segmenters.open_vocabulary.noun_segmenter import NounSegmenter
 from pipeline.segmenters.open_vocabulary.sam3_model import ConceptMasks, Sam3Concepts
-from pipeline.segmenters.open_vocabulary.slot_nouns import limit_area, nouns_by_slot
 from pipeline.segmenters.open_vocabulary.transformers_models import load_model
 from pipeline.segmenters.options import settings_from
 
@@ -54,7 +54,7 @@ class ConceptModel(Protocol):
         ...
 
 
-class Sam3:
+class Sam3(NounSegmenter):
     """Segmenter of SAM 3, one clip after the other.
 
     Args:
@@ -64,6 +64,7 @@ class Sam3:
     """
 
     name = "sam3"
+    settings: Sam3Settings
 
     def __init__(
         self,
@@ -72,45 +73,27 @@ class Sam3:
         *,
         weights: dict[str, Any] | None = None,
     ) -> None:
+        super().__init__(concepts.device, settings or Sam3Settings(), weights)
         self.concepts = concepts
-        self.settings = settings or Sam3Settings()
-        self._weights = weights or {}
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the model, its weights' sha256, and the thresholds."""
-        return {
-            "name": self.name,
-            **self._weights,
-            **asdict(self.settings),
-            "precision": "bf16" if self.concepts.device.type == "cuda" else "fp32",
-        }
-
-    def segment(self, clips: Sequence[ClipToSegment]) -> list[Masks]:
-        """Find each clip's actor and objects; what a frame does not show is not found in it."""
-        return [self._segment(clip) for clip in clips]
-
-    @torch.inference_mode()
-    def _segment(self, clip: ClipToSegment) -> Masks:
-        slots = nouns_by_slot(clip.prompts)
-        if not slots:
-            return no_masks(len(clip.frames))
-        nouns = list(dict.fromkeys(noun for names in slots.values() for noun in names))
-        answers = self._certain(self.concepts.find(torch.tensor(clip.frames), nouns))
-        shape, device = (len(clip.frames), NUM_SLOTS), answers.logits.device
+    def find(
+        self, frames: Tensor, nouns: Sequence[str], places: Mapping[int, Sequence[int]]
+    ) -> SlotMasks:
+        """Unite all instances of each slot's nouns; of several actors, those that act."""
+        answers = self._certain(self.concepts.find(frames, nouns))
+        shape, device = (len(frames), NUM_SLOTS), answers.logits.device
         masks = SlotMasks(
             torch.zeros(*shape, MASK_SIDE, MASK_SIDE, dtype=torch.bool, device=device),
             torch.zeros(shape, device=device),
         )
-        for slot, names in slots.items():
-            own = _of_nouns(answers, [nouns.index(name) for name in names])
+        for slot, own_places in places.items():
+            own = _of_nouns(answers, own_places)
             masks.cells[:, slot] = _to_cells((own.logits > 0).any(dim=1))
             masks.score[:, slot] = own.scores.flatten(1).amax(dim=1)
-        if 0 in slots:
-            actors = _of_nouns(answers, [nouns.index(name) for name in slots[0]])
+        if 0 in places:
+            actors = _of_nouns(answers, places[0])
             masks.cells[:, 0] &= ~bystanders(actors, masks.cells[:, 1:].any(dim=1))
-        limits = self.settings
-        masks = limit_area(masks, min_area=limits.min_area, max_area=limits.max_area)
-        return Fetch(masks).masks(len(clip.frames))[0]
+        return masks
 
     def _certain(self, answers: ConceptMasks) -> ConceptMasks:
         """Blank what SAM 3 is not sure of; scores become those of noun and instance together."""
@@ -142,7 +125,7 @@ def bystanders(actors: ConceptMasks, objects: Tensor) -> Tensor:
     return (people & ~acting).any(dim=1) & ~(people & acting).any(dim=1)
 
 
-def _of_nouns(answers: ConceptMasks, columns: list[int]) -> ConceptMasks:
+def _of_nouns(answers: ConceptMasks, columns: Sequence[int]) -> ConceptMasks:
     return ConceptMasks(*(part[:, columns] for part in answers))
 
 
