@@ -25,9 +25,10 @@ class SpatialAttention(nn.Module):
         self.cross = config.attention_scope == "cross"
         self.norm = nn.LayerNorm(config.dim)
         self.types = nn.Parameter(torch.randn(3, config.dim) * 0.02)
-        self.attention = Attention(config.dim, config.heads, zero_output=True)
+        identity = config.attention_start == "identity"
+        self.attention = Attention(config.dim, config.heads, zero_output=identity)
         self.dropout = nn.Dropout(config.dropout)
-        self.feed_forward = FeedForward(config.dim, config.dropout, zero_output=True)
+        self.feed_forward = FeedForward(config.dim, config.dropout, zero_output=identity)
         self.register_buffer("positions", grid_positions(config), persistent=False)
         self.positions: Tensor
 
@@ -73,9 +74,10 @@ class TemporalAttention(nn.Module):
         self.sine = config.positions == "sine"
         self.norm = nn.LayerNorm(config.dim)
         self.types = nn.Parameter(torch.randn(2, config.dim) * 0.02)
-        self.attention = Attention(config.dim, config.heads, zero_output=True)
+        identity = config.attention_start == "identity"
+        self.attention = Attention(config.dim, config.heads, zero_output=identity)
         self.dropout = nn.Dropout(config.dropout)
-        self.feed_forward = FeedForward(config.dim, config.dropout, zero_output=True)
+        self.feed_forward = FeedForward(config.dim, config.dropout, zero_output=identity)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map (B, T, 1 + I, D) to the same shape; the image token comes first in each frame."""
@@ -144,9 +146,10 @@ class GlobalFusion(nn.Module):
         super().__init__()
         self.tokens = nn.Parameter(torch.randn(config.num_global_tokens, config.dim) * 0.02)
         self.norm = nn.LayerNorm(config.dim)
-        self.attention = Attention(config.dim, config.heads, zero_output=True)
+        identity = config.attention_start == "identity"
+        self.attention = Attention(config.dim, config.heads, zero_output=identity)
         self.dropout = nn.Dropout(config.dropout)
-        self.feed_forward = FeedForward(config.dim, config.dropout, zero_output=True)
+        self.feed_forward = FeedForward(config.dim, config.dropout, zero_output=identity)
 
     def forward(self, local: Tensor, frames: Tensor) -> Tensor:
         """Summarise clips.

@@ -165,3 +165,12 @@ def test_grid_positions_are_distinct_and_row_major():
     torch.testing.assert_close(found[2, 1, 4:], sine_positions(3, 4)[1])
     assert len(found.view(9, 8).unique(dim=0)) == 9
     assert grid_positions(tiny(positions="none")).abs().max() == 0
+
+
+def test_attention_that_starts_at_random_is_no_identity():
+    config = tiny(attention_start="random")
+    frames, grid = torch.randn(2, 4, 3, 8), torch.randn(2, 4, 9, 8)
+    assert (JointAttention(config)(frames, grid) - frames).abs().max() > 0.01
+    local = torch.randn(2, 4, 8)
+    moved = GlobalFusion(config)(local, frames) - local.mean(dim=1, keepdim=True)
+    assert moved.abs().max() > 0.01

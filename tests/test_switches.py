@@ -65,8 +65,8 @@ COMPANIONS = {
 }
 SIZES = {"token_dim", "grid", "embedding_dim"}
 """Not choices: the shards decide them."""
-STARTS = {"instance_init": ("head.mix.weight",)}
-"""Parameters whose start is what the switch decides."""
+STARTS = {"instance_init": ("head.mix.weight",), "attention_start": ("attention.", "fusion.")}
+"""Beginnings of names of parameters whose start is what the switch decides."""
 
 
 def cases():
@@ -121,7 +121,8 @@ def with_weights_of(other, settings, start):
     network, weights = awake(settings), dict(other.named_parameters())
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if name in weights and weights[name].shape == parameter.shape and name not in start:
+            shared = name in weights and weights[name].shape == parameter.shape
+            if shared and not name.startswith(start):
                 parameter.copy_(weights[name])
     return network
 
