@@ -20,13 +20,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.motion_data import MotionConfig, make_motion_shards
+from i2st_model.checkpoints import Checkpoint
 from i2st_model.evaluate_config import EvaluateConfig
 from i2st_model.evaluation import evaluate
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method, train_statistics
 from i2st_model.matching import unit
+from i2st_model.methods.base import FewShotMethod
 from i2st_model.methods.centred import CentredMethod
 from i2st_model.methods.clips import Clips
+from i2st_model.statistics import Accuracy
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.run import train
 from pipeline.shards.reader import ShardReader
@@ -109,7 +112,9 @@ ENTRIES = {
 }
 
 
-def accuracies(entry: Entry, name: str, seed: int, shards: Path, out: Path, split: str) -> list:
+def accuracies(
+    entry: Entry, name: str, seed: int, shards: Path, out: Path, split: str
+) -> list[Accuracy]:
     """Percent at each shot, and train where that is left to do."""
     store = FeatureStore(ShardReader(shards))
     run = None
@@ -117,11 +122,7 @@ def accuracies(entry: Entry, name: str, seed: int, shards: Path, out: Path, spli
         run = out / "runs" / f"{name}-{seed}"
         settings = {"episodes": TRAIN_EPISODES, "select": "last", **entry.train}
         train(TrainConfig(method=entry.method, seed=seed, **settings), store, run, resume=True)
-    if entry.method == FrameByFrame.name:
-        method, checkpoint = FrameByFrame(), None
-        method.fit(train_statistics(store, store.rows_of(store.classes_of("train"))))
-    else:
-        method, checkpoint = load_method(entry.method, store, shards=shards, run=run)
+    method, checkpoint = _method(entry, store, shards, run)
     return [
         evaluate(
             method,
@@ -131,6 +132,16 @@ def accuracies(entry: Entry, name: str, seed: int, shards: Path, out: Path, spli
         ).accuracy
         for shot in SHOTS
     ]
+
+
+def _method(
+    entry: Entry, store: FeatureStore, shards: Path, run: Path | None
+) -> tuple[FewShotMethod, Checkpoint | None]:
+    if entry.method != FrameByFrame.name:
+        return load_method(entry.method, store, shards=shards, run=run)
+    method = FrameByFrame()
+    method.fit(train_statistics(store, store.rows_of(store.classes_of("train"))))
+    return method, None
 
 
 def row(entry: Entry, name: str, seeds: int, shards: Path, out: Path, split: str) -> str:
