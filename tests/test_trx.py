@@ -104,7 +104,7 @@ def loop_scores(method, support, query):
     ],
 )
 def test_trx_scores_match_the_formula_tuple_by_tuple(channels, options, training):
-    method = made_trx(channels, **options).train(training)
+    method = made_trx(channels, **options, temperature=1.0).train(training)
     support, query = made_clips(channels)
     expected = loop_scores(method, support, query)
     torch.testing.assert_close(scored(method, support, query), expected, atol=1e-10, rtol=1e-10)
@@ -150,6 +150,14 @@ def test_trx_scores_a_class_by_itself_whatever_the_order_of_its_shots():
     torch.testing.assert_close(alone, together[:, 2:3, 1:2])
     assert method.classes_apart
     assert not method.shots_apart
+
+
+def test_trx_divides_distances_by_the_temperature():
+    support, query = made_clips(6)
+    expected = scored(made_trx(6, width=9, temperature=1.0), support, query) / 4
+    torch.testing.assert_close(
+        scored(made_trx(6, width=9, temperature=4), support, query), expected
+    )
 
 
 def test_trx_tells_the_order_of_frames():
@@ -198,6 +206,7 @@ def test_trx_refuses_clips_shorter_than_its_tuples():
         ({"cardinalities": [2, 0]}, r"cardinalities=\[2, 0\]"),
         ({"width": 0}, "width=0"),
         ({"dropout": 1.0}, r"dropout=1.0"),
+        ({"temperature": 0}, "temperature=0"),
     ],
 )
 def test_trx_refuses_options_without_meaning(options, said):

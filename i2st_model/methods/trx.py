@@ -36,6 +36,7 @@ class Trx(CentredMethod):
         dropout: of frame embeddings while training; 0.1 as in the released code.
         centre: subtract the mean training frame.
         scale: bring each frame to a mean square of one.
+        temperature: distances are divided by it; 1 in the paper.
 
     Raises:
         ConfigError: an option has no meaning.
@@ -53,11 +54,12 @@ class Trx(CentredMethod):
         dropout: float = 0.1,
         centre: bool = True,
         scale: bool = True,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__(centre=centre)
-        _check_options(cardinalities, width, dropout)
+        _check_options(cardinalities, width, dropout, temperature)
         self.cardinalities, self.width = tuple(cardinalities), width
-        self.scale = scale
+        self.scale, self.temperature = scale, temperature
         self.dropout = nn.Dropout(dropout)
         self.tuples = nn.ModuleDict()
 
@@ -105,7 +107,7 @@ class Trx(CentredMethod):
             attention.distance(_part(support, count), _part(query, count))
             for count, attention in self._attentions().items()
         ]
-        return -torch.stack(distances).mean(dim=0)
+        return torch.stack(distances).mean(dim=0) / -self.temperature
 
     def _attentions(self) -> dict[str, TupleAttention]:
         return {
@@ -132,7 +134,9 @@ def _part(prepared: Mapping[str, Tensor], count: str) -> dict[str, Tensor]:
     }
 
 
-def _check_options(cardinalities: Sequence[int], width: int, dropout: float) -> None:
+def _check_options(
+    cardinalities: Sequence[int], width: int, dropout: float, temperature: float
+) -> None:
     whole = all(isinstance(count, int) and count > 0 for count in cardinalities)
     if not cardinalities or not whole or len(set(cardinalities)) < len(cardinalities):
         raise ConfigError(
@@ -142,3 +146,5 @@ def _check_options(cardinalities: Sequence[int], width: int, dropout: float) -> 
         raise ConfigError(f"width={width}; 1 or more is needed")
     if not 0 <= dropout < 1:
         raise ConfigError(f"dropout={dropout}; 0 or more and below 1 is needed")
+    if not temperature > 0:
+        raise ConfigError(f"temperature={temperature}; a number above 0 is needed")
