@@ -38,6 +38,8 @@ class EndToEnd(nn.Module):
 class FrameLearner(Learner):
     """Trains an encoder; a subclass says what stands on it.
 
+    ``compile`` reaches what stands on the encoder alone: compiling a small ResNet took minutes.
+
     Args:
         config: the run's settings.
         store: frames of the dataset, read through the encoder of ``config.encoder``; that encoder

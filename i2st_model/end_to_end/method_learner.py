@@ -57,7 +57,6 @@ class MethodOnFrames(FrameLearner):
         self.head.fit(statistics)
         self.head.to(device)
         self.network = EndToEnd(self.encoder, self.head)
-        self._features = compiled(config, self.network.features)
         self._prepare = compiled(config, self.head.prepare)
 
     def rated_parameters(self) -> list[RatedParameters]:
@@ -72,7 +71,7 @@ class MethodOnFrames(FrameLearner):
     def losses(self, batch: FrameBatch) -> Losses:
         """Cross-entropy of the pool's episodes."""
         with encoding(self.config, self.device):
-            clips = self._clips(batch.pool.rows.ravel(), *self._features(batch.views))
+            clips = self._clips(batch.pool.rows.ravel(), *self.network.features(batch.views))
             prepared = self._prepare(clips)
         prepared = {name: value.float() for name, value in prepared.items()}
         episode, accuracy = episode_terms(self, prepared, batch.pool)

@@ -53,7 +53,6 @@ class NetworkOnFrames(FrameLearner):
         self.mask_side = self.head.config.mask_side
         masks_wanted(config, store, self.mask_side)  # refuse before a run is recorded
         self.network = EndToEnd(self.encoder, self.head)
-        self._features = compiled(config, self.network.features)
         self._encode = compiled(config, self.head.encode)
 
     def rated_parameters(self) -> list[RatedParameters]:
@@ -67,7 +66,7 @@ class NetworkOnFrames(FrameLearner):
     def losses(self, batch: FrameBatch) -> Losses:
         """Episode, base-class and mask loss; see `network_losses`."""
         with encoding(self.config, self.device):
-            tokens, embedding = self._features(batch.views)
+            tokens, embedding = self.network.features(batch.views)
         # Apart: the centre cancels most of a token, which bfloat16 would not survive.
         stem_tokens = self.head.stem(tokens.float(), embedding.float())
         with encoding(self.config, self.device):
