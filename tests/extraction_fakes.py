@@ -19,6 +19,7 @@ from pipeline.errors import VideoError
 from pipeline.extract import extract
 from pipeline.extraction.config import ExtractConfig
 from pipeline.manifests import Manifest, Video
+from pipeline.scheduling import interruption
 from pipeline.segmenters import no_masks
 
 CLASSES = {"train": ("clap", "jump"), "val": ("run",), "test": ("wave",)}
@@ -169,6 +170,7 @@ def _extract_alone(folder, changes, environment):
     os.setsid()
     os.environ.update(environment)
     torch.set_num_threads(1)
+    interruption.GRACE_SECONDS = float(os.environ.get("I2ST_FAKE_GRACE", 5))
     manifest, videos = read_dataset(folder / "videos")
     (folder / "started").touch()
     report = extract(config(folder / "videos", folder / "out", **changes), manifest, videos)

@@ -23,9 +23,9 @@ class StopRequest:
     Handlers are installed in the main thread only; elsewhere signals keep their meaning.
     """
 
-    def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
+    def __init__(self, grace_seconds: float | None = None) -> None:
         self.signal_number: int | None = None
-        self._grace_seconds = grace_seconds
+        self._grace_seconds = GRACE_SECONDS if grace_seconds is None else grace_seconds
         self._timer: threading.Timer | None = None
         self._previous: dict[int, object] = {}
         self._has_begun: Callable[[], bool] = lambda: False
