@@ -147,9 +147,14 @@ def _gather(
 
     def scores(support_ENK: Tensor, query_EQ: Tensor) -> Tensor:
         support = {name: take(value, support_ENK) for name, value in tensors.items()}
-        return method.score(support, {name: value[query_EQ] for name, value in tensors.items()})
+        return method.score(support, {n: _queries(value, query_EQ) for n, value in tensors.items()})
 
     return scores
+
+
+def _queries(values: Tensor, query_EQ: Tensor) -> Tensor:
+    # Indexing with a table takes three times as long on a CPU.
+    return values.index_select(0, query_EQ.flatten()).view(*query_EQ.shape, *values.shape[1:])
 
 
 def _all_shots(values: Tensor, support_ENK: Tensor) -> Tensor:

@@ -71,3 +71,8 @@ class FewShotMethod(nn.Module):
             (E, Q, N) float logits: softmax over the last axis gives class probabilities.
         """
         raise NotImplementedError
+
+
+def mean_of_shots(values: Tensor) -> Tensor:
+    """Average shots, (E, N, K, ...) to (E, N, ...); a single one is not copied."""
+    return values[:, :, 0] if values.shape[2] == 1 else values.mean(dim=2)

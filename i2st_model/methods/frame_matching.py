@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from i2st_model.methods.base import mean_of_shots
 from i2st_model.methods.centred import CentredMethod
 from i2st_model.methods.clips import Clips
 
@@ -41,6 +42,6 @@ class FrameMatching(CentredMethod):
     def score(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
         """Score ``frames``, (E, N, K, T, D) and (E, Q, T, D): (E, Q, N) float."""
         if not self.shots_apart:
-            return -self.distance(query["frames"], support["frames"].mean(dim=2))
+            return -self.distance(query["frames"], mean_of_shots(support["frames"]))
         each = self.distance(query["frames"], support["frames"].flatten(1, 2))
         return -each.unflatten(2, support["frames"].shape[1:3]).mean(dim=3)

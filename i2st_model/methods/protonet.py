@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from i2st_model.matching import prototype_distance
-from i2st_model.methods.base import FewShotMethod
+from i2st_model.methods.base import FewShotMethod, mean_of_shots
 from i2st_model.methods.clips import Clips
 
 
@@ -33,4 +33,4 @@ class ProtoNet(FewShotMethod):
 
     def score(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
         """Score ``clip``, (E, N, K, D) and (E, Q, D): (E, Q, N) float, not above 0."""
-        return -prototype_distance(query["clip"], support["clip"].mean(dim=2))
+        return -prototype_distance(query["clip"], mean_of_shots(support["clip"]))

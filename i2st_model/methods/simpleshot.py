@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from i2st_model.matching import prototype_distance, unit
+from i2st_model.methods.base import mean_of_shots
 from i2st_model.methods.centred import CentredMethod
 from i2st_model.methods.clips import Clips
 
@@ -31,4 +32,4 @@ class SimpleShot(CentredMethod):
 
     def score(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
         """Score ``clip``, (E, N, K, D) and (E, Q, D): (E, Q, N) float in [-4, 0]."""
-        return -prototype_distance(query["clip"], support["clip"].mean(dim=2))
+        return -prototype_distance(query["clip"], mean_of_shots(support["clip"]))
