@@ -1,33 +1,20 @@
-"""Tables of results: methods in rows, ways and shots in columns, in the form that is asked for."""
+"""Tables of results: methods or settings in rows, in the form that is asked for."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from i2st_model.statistics import Accuracy
+from i2st_model.report_forms import comma_separated, json_text, latex, markdown, text
+from i2st_model.result_tables import ResultTable, Row
 from pipeline.errors import ConfigError
 
-MARK = "*"
-"""Behind methods that know the names of the classes they are tested on."""
+__all__ = ["FORMS", "ResultTable", "Row", "render", "require_form"]
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """What one method reached."""
-
-    name: str
-    cells: tuple[Accuracy | None, ...]
-    """One per column; None where there is nothing."""
-    uses_class_names: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ResultTable:
-    """Accuracies of methods."""
-
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...] = ()
-    """Sentences below the table."""
+FORMS: dict[str, Callable[[ResultTable], str]] = {
+    "table": text,
+    "markdown": markdown,
+    "csv": comma_separated,
+    "latex": latex,
+    "json": json_text,
+}
 
 
 def render(table: ResultTable, form: str) -> str:
@@ -60,18 +47,3 @@ def require_form(form: str) -> None:
         raise ConfigError(
             f"format={form!r} is unknown; known: {', '.join(FORMS)}; one is needed; pass one"
         )
-
-
-def _text(table: ResultTable) -> str:
-    lines = [("method", *table.columns), *(_words(row) for row in table.rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = ["  ".join(w.ljust(n) for w, n in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join([*(line.rstrip() for line in aligned), *table.notes])
-
-
-def _words(row: Row) -> tuple[str, ...]:
-    cells = ("-" if cell is None else str(cell) for cell in row.cells)
-    return row.name + MARK * row.uses_class_names, *cells
-
-
-FORMS: dict[str, Callable[[ResultTable], str]] = {"table": _text}

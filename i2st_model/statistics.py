@@ -1,9 +1,10 @@
-"""Means over episodes with their 95 % half-width, in percent.
+"""Means over episodes and over training seeds with their 95 % intervals, in percent.
 
 The half-width 1.96 s / sqrt(n) is the field's; it covers the draw of episodes only, neither
-training seeds nor class splits.
+training seeds nor other videos and classes. `i2st_model.comparison` has intervals for those.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,23 @@ class Accuracy:
 
     def __str__(self) -> str:
         return f"{self.mean:.2f} +/- {self.half_width:.2f}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Interval:
+    """A difference with its 95 % interval, in percentage points."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """Half of its length; intervals here are symmetric."""
+        return (self.high - self.low) / 2
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
 
 def mean_accuracy(per_episode: NDArray[np.floating] | Sequence[float]) -> Accuracy:
@@ -74,3 +92,53 @@ def paired_difference(
             f"{first.size} and {second.size} episodes cannot be paired; pass the same episodes"
         )
     return mean_accuracy(first.astype(np.float64) - second.astype(np.float64))
+
+
+def seed_interval(per_seed: Sequence[float]) -> Interval | None:
+    """Mean over training seeds with Student's interval.
+
+    Args:
+        per_seed: (S,) differences of accuracies in [-1, 1], one per pair of training runs.
+
+    Returns:
+        In percentage points; None for a single seed, which has no spread.
+    """
+    values = 100.0 * np.asarray(per_seed, dtype=np.float64)
+    if values.size < 2:
+        return None
+    half = t_quantile(values.size - 1) * float(values.std(ddof=1)) / math.sqrt(values.size)
+    mean = float(values.mean())
+    return Interval(mean=mean, low=mean - half, high=mean + half)
+
+
+def t_quantile(degrees: int) -> float:
+    """Two-sided 95 % quantile of Student's t law.
+
+    Bisection of the finite series for whole degrees of freedom (Abramowitz and Stegun 26.7.3 and
+    26.7.4).
+
+    Args:
+        degrees: of freedom, at least 1.
+
+    Returns:
+        t with P(|T| <= t) = 0.95.
+    """
+    low, high = 0.0, 13.0  # 12.706 at one degree
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_inside(middle, degrees) < 0.95 else (low, middle)
+    return (low + high) / 2
+
+
+def _t_inside(t: float, degrees: int) -> float:
+    """P(|T| <= t)."""
+    angle = math.atan(t / math.sqrt(degrees))
+    odd = degrees % 2
+    factor = term = math.cos(angle) if odd else 1.0
+    total = 0.0 if degrees == 1 else factor
+    for power in range(2 + odd, degrees, 2):
+        term *= (power - 1) / power * math.cos(angle) ** 2
+        total += term
+    if odd:
+        return 2 / math.pi * (angle + math.sin(angle) * total)
+    return math.sin(angle) * total

@@ -1,0 +1,49 @@
+"""Two methods of equal true accuracy: their classes, videos and episodes are drawn afresh.
+
+A query of class c is answered with the class m of the highest sum of: what class m pulls, what the
+support clips of m pull, and, where m = c, how easy the class and the query are. Each method has its
+own draw of all of these from the same laws, so no method is better, though on any given classes and
+videos one of them is.
+"""
+
+import numpy as np
+
+from i2st_model.episode_sets import EpisodeSet
+from i2st_model.results import Provenance, Result
+
+
+def draw_set(rng, *, classes=10, videos=30, episodes=1000, way=5, shot=1, queries=1):
+    """Episodes over classes with the same number of videos each."""
+    names = [f"c{number:03d}/{video:03d}" for number in range(classes) for video in range(videos)]
+    chosen = rng.random((episodes, classes)).argsort(axis=1)[:, :way]
+    clips = rng.random((episodes, way, videos)).argsort(axis=2)[:, :, : shot + queries]
+    clips = clips + videos * chosen[:, :, None]
+    return EpisodeSet(
+        dataset="simulated",
+        digest="0" * 64,
+        split="test",
+        seed=0,
+        disjoint_groups=False,
+        dropped_classes=(),
+        class_names=tuple(f"c{number:03d}" for number in range(classes)),
+        video_ids=tuple(names),
+        video_class=np.repeat(np.arange(classes), videos),
+        support=clips[:, :, :shot],
+        query=clips[:, :, shot:],
+    )
+
+
+def answer(
+    rng, episodes, *, ease=1.5, of_classes=0.0, pulls=0.0, of_videos=0.0, of_support=0.0, name="a"
+):
+    """What one method answers; the widths are standard deviations of its effects."""
+    count, total = len(episodes.class_names), len(episodes.video_ids)
+    easy, pull = rng.normal(0, of_classes, count), rng.normal(0, pulls, count)
+    clip, support = rng.normal(0, of_videos, total), rng.normal(0, of_support, total)
+    way = episodes.way
+    utility = rng.gumbel(size=(*episodes.query.shape, way))
+    utility += (pull[episodes.classes] + support[episodes.support].mean(axis=2))[:, None, None, :]
+    own = ease + easy[episodes.classes][:, :, None] + clip[episodes.query]
+    utility[:, np.arange(way), :, np.arange(way)] += own.transpose(1, 0, 2)
+    made_by = Provenance(method=name, uses_class_names=False, digest="0" * 64, precision="float32")
+    return Result(made_by=made_by, episodes=episodes, predicted=utility.argmax(axis=-1))

@@ -1,0 +1,230 @@
+"""Paired differences and their intervals: by hand, by written-out sums, and by simulation."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from simulated_methods import answer, draw_set
+
+from i2st_model.bootstrap import class_half_width, student_quantile
+from i2st_model.clusters import class_scores, gains_of, lost_to, video_variance
+from i2st_model.comparison import compare, require_pairs
+from i2st_model.results import Result
+from i2st_model.statistics import Interval, seed_interval, t_quantile
+from pipeline.errors import ConfigError
+
+EFFECTS = {"of_classes": 0.4, "pulls": 0.4, "of_videos": 0.6, "of_support": 0.6}
+
+
+def pair(seed, *, effects=EFFECTS, **shape):
+    rng = np.random.default_rng(seed)
+    episodes = draw_set(rng, **shape)
+    return tuple(answer(rng, episodes, name=name, **effects) for name in "ab")
+
+
+# --- Student's law ---
+
+
+def test_t_quantile_is_that_of_printed_tables():
+    printed = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262, 23: 2.069, 120: 1.980}
+    for degrees, value in printed.items():
+        assert t_quantile(degrees) == pytest.approx(value, abs=5e-4)
+
+
+def test_seed_interval_by_hand():
+    # Differences 1, 2, 3 points: mean 2, s = 1, t = 4.303, half 4.303 / sqrt(3) = 2.484.
+    found = seed_interval([0.01, 0.02, 0.03])
+    assert (found.mean, found.half_width) == (pytest.approx(2), pytest.approx(2.484, abs=1e-3))
+    assert seed_interval([0.01]) is None
+    assert str(Interval(mean=2, low=-0.484, high=4.484)) == "+2.00 [-0.48, +4.48]"
+
+
+# --- scores ---
+
+
+def hand_made(predicted, *, queries=2):
+    """Two 3-way 1-shot episodes of classes 0, 1, 2 in this order, with videos of their own."""
+    clips = 1 + queries
+    rows = np.arange(3 * 4 * clips).reshape(3, 4 * clips)  # four times as many as an episode takes
+    first = rows[:, :clips]
+    second = rows[:, clips : 2 * clips]
+    both = np.stack([first, second])
+    made = draw_set(np.random.default_rng(0), classes=3, videos=4 * clips, way=3, episodes=2)
+    episodes = replace(made, support=both[:, :, :1], query=both[:, :, 1:])
+    made_by = answer(np.random.default_rng(0), episodes).made_by
+    return Result(made_by=made_by, episodes=episodes, predicted=np.array(predicted))
+
+
+def test_lost_queries_are_those_that_luce_expects_right_without_the_named_class():
+    # Of each class 1 query in 4 is right. Without one of the two wrong classes 1/4 right ones are
+    # left beside half of 3/4 wrong ones: 0.4 of the queries that were drawn away would be right.
+    result = hand_made([[[0, 1], [2, 2], [0, 0]], [[1, 2], [0, 1], [2, 1]]])
+    np.testing.assert_allclose(lost_to(result), 0.4 * np.array([[2, 1, 2], [1, 2, 1]]))
+
+
+def test_two_ways_lose_every_wrong_query_to_the_other():
+    rng = np.random.default_rng(0)
+    result = answer(rng, draw_set(rng, way=2, classes=4, episodes=50))
+    wrong = (~result.correct).sum(axis=2)
+    np.testing.assert_allclose(lost_to(result), wrong[:, ::-1])
+
+
+def test_class_scores_sum_to_nothing_and_follow_a_written_out_loop():
+    first, second = pair(0, episodes=40, classes=7, queries=2)
+    gains = gains_of([first], [second])
+    scores, by_chance = class_scores(gains)
+    classes, lost = first.episodes.classes, lost_to(second) - lost_to(first)
+    own = first.correct.astype(float) - second.correct
+    expected, chance = np.zeros(7), 0.0
+    for e in range(40):
+        total = 0.0
+        for n in range(5):
+            asked = sum(own[e, n, i] - own.mean() for i in range(2))
+            score = asked + lost[e, n] - lost.mean()
+            expected[classes[e, n]] += score
+            chance += score**2
+            total += asked
+        chance -= total**2
+    np.testing.assert_allclose(scores, expected, atol=1e-9)
+    assert by_chance == pytest.approx(chance)
+    assert scores.sum() == pytest.approx(0, abs=1e-9)
+    assert gains.mean == pytest.approx(own.mean())
+
+
+def test_seeds_of_a_side_are_averaged():
+    (first, second), (third, fourth) = pair(0, episodes=60), pair(0, episodes=60)
+    other = replace(third, predicted=fourth.predicted)
+    two, ones = (
+        gains_of([first, other], [second]),
+        [gains_of([r], [second]) for r in (first, other)],
+    )
+    np.testing.assert_allclose(two.own, (ones[0].own + ones[1].own) / 2)
+    np.testing.assert_allclose(two.drawn, (ones[0].drawn + ones[1].drawn) / 2)
+
+
+def test_video_variance_is_absent_where_an_episode_takes_every_video():
+    first, second = pair(0, episodes=20, videos=6, shot=5)
+    assert video_variance(gains_of([first], [second])) is None
+    found = compare([first], [second])
+    assert found.intervals["videos"] is None
+    assert "no more videos than an episode takes" in found.why_not["videos"]
+
+
+# --- bootstrap ---
+
+
+def test_student_quantile_follows_a_written_out_bootstrap():
+    scores = np.random.default_rng(0).exponential(size=12)
+    draws = np.random.default_rng(7).multinomial(12, np.full(12, 1 / 12), size=300)
+    students = []
+    for draw in draws:
+        values = np.repeat(scores, draw)
+        error = values.std(ddof=1) / math.sqrt(12)
+        students.append(abs(values.mean() - scores.mean()) / error)
+    expected = np.quantile(students, 0.95, method="higher")
+    assert student_quantile(scores, rounds=300, seed=7) == pytest.approx(expected)
+
+
+def test_class_half_width_needs_four_classes_and_some_spread():
+    assert class_half_width(np.array([1.0, -1.0, 0.0]), 0.0) is None
+    assert class_half_width(np.zeros(6), 0.0) == 0.0
+    wide = class_half_width(np.arange(6.0) - 2.5, 0.0)
+    assert class_half_width(np.arange(6.0) - 2.5, 5.0) < wide
+
+
+# --- comparisons ---
+
+
+def test_compare_of_a_method_with_itself_is_nothing_at_all():
+    first, _ = pair(0, episodes=100)
+    found = compare([first], [first])
+    assert found.difference == 0
+    assert {name: str(one) for name, one in found.intervals.items() if one} == dict.fromkeys(
+        ("episodes", "videos", "classes"), "+0.00 [+0.00, +0.00]"
+    )
+
+
+def test_compare_turns_around_with_its_sides():
+    first, second = pair(1, episodes=300)
+    one, other = compare([first], [second]), compare([second], [first])
+    assert one.difference == -other.difference
+    for name in ("episodes", "videos", "classes"):
+        assert one.intervals[name].low == pytest.approx(-other.intervals[name].high)
+    assert one.first == other.second
+    half = [one.intervals[name].half_width for name in ("episodes", "videos", "classes")]
+    assert half == sorted(half)
+    json_values = one.to_json()
+    assert json_values["intervals"]["seeds"] is None
+    assert "pass runs with other seeds" in json_values["why_not"]["seeds"]
+
+
+def test_compare_pairs_seeds_in_order():
+    rng = np.random.default_rng(0)
+    episodes = draw_set(rng, episodes=200)
+    first = [answer(rng, episodes, ease=2.0) for _ in range(3)]
+    second = [answer(rng, episodes) for _ in range(3)]
+    found = compare(first, second)
+    differences = [
+        100 * (a.correct.mean() - b.correct.mean()) for a, b in zip(first, second, strict=True)
+    ]
+    half = 4.303 * np.std(differences, ddof=1) / math.sqrt(3)
+    assert found.intervals["seeds"].mean == pytest.approx(np.mean(differences))
+    assert found.intervals["seeds"].half_width == pytest.approx(half, rel=1e-3)
+    assert found.difference == pytest.approx(np.mean(differences))
+    assert compare(first, second[:1]).num_seeds == 3
+
+
+def test_seeds_that_cannot_be_paired_are_refused():
+    with pytest.raises(ConfigError, match="3 runs beside 2; as many on both sides, or one"):
+        require_pairs(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"shot": 2}, "100 5-way 1-shot of .* and 100 5-way 2-shot of"),
+        ({"episodes": 90}, "100 5-way .* and 90 5-way"),
+        ({}, "seed 0, but of other clips"),
+    ],
+)
+def test_compare_says_how_episodes_differ(shape, message):
+    (first, _), (_, second) = pair(0, episodes=100), pair(1, **{"episodes": 100, **shape})
+    with pytest.raises(ConfigError, match=f"on different episodes .*{message}.*--episode-file"):
+        compare([first], [second])
+
+
+# --- A/A: two methods of equal true accuracy ---
+
+
+def false_positives(simulations, effects, **shape):
+    """Share of simulations whose interval leaves out 0, by interval."""
+    rng = np.random.default_rng(0)
+    wrong = dict.fromkeys(("episodes", "videos", "classes"), 0)
+    for _ in range(simulations):
+        episodes = draw_set(rng, **shape)
+        found = compare([answer(rng, episodes, **effects)], [answer(rng, episodes, **effects)])
+        for name in wrong:
+            interval = found.intervals[name]
+            wrong[name] += not interval.low <= 0 <= interval.high
+    return {name: count / simulations for name, count in wrong.items()}
+
+
+def test_interval_over_classes_holds_where_that_over_episodes_fails():
+    found = false_positives(150, EFFECTS, episodes=600, classes=12)
+    assert found["classes"] <= 0.11  # 0.05 expected; 0.018 is one standard deviation
+    assert found["episodes"] > 0.3
+
+
+def test_interval_over_videos_holds_where_classes_do_not_differ():
+    found = false_positives(150, {"of_videos": 1.0}, episodes=1000)
+    assert found["videos"] <= 0.11
+    assert found["episodes"] > 0.15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [10, 24])
+def test_false_positives_over_classes_are_5_percent_in_1000_simulations(classes):
+    found = false_positives(1000, EFFECTS, classes=classes)
+    assert found["classes"] == pytest.approx(0.05, abs=0.01 + 0.007)  # 0.007: luck of 1,000
+    assert found["episodes"] > 0.4
