@@ -1,0 +1,67 @@
+"""Other ways to read a trained I2ST: a linear probe on its descriptors, and both together.
+
+Shape letters: B clips, E episodes, Q query clips, N way, K shot, T frames, D features.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from i2st_model.features import FeatureStore
+from i2st_model.methods.base import FewShotMethod
+from i2st_model.methods.clips import Clips, TrainStatistics
+from i2st_model.methods.i2st import I2st
+from i2st_model.methods.linear_probe import LinearProbe
+
+PARTS = 32
+"""Videos prepared at a time for the mean."""
+
+
+class ProbeOnI2st(FewShotMethod):
+    """Linear probe on the mean over time of I2ST's local descriptors, centred on train videos."""
+
+    name = "probe_on_i2st"
+    needs = "tokens"
+
+    def __init__(self, trained: I2st) -> None:
+        super().__init__()
+        self.trained, self.probe = trained, LinearProbe()
+        self.needs_embedding = trained.needs_embedding
+
+    def centre_on(self, store: FeatureStore, rows: Tensor) -> None:
+        """Take the mean descriptor of train videos (B,)."""
+        with torch.no_grad():
+            parts = [self._local(store, some) for some in rows.split(PARTS)]
+        mean = torch.cat(parts).flatten(0, 1).mean(dim=0)
+        self.probe.fit(TrainStatistics(embedding_dim=len(mean), mean_embedding=mean))
+
+    def prepare(self, clips: Clips) -> dict[str, Tensor]:
+        """Describe clips: I2ST's tensors, and the probe's (B, D)."""
+        found = self.trained.prepare(clips)
+        return {**found, **self.probe.prepare(Clips(features=found["local"]))}
+
+    def score(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
+        """Score by the probe alone: (E, Q, N)."""
+        return self.probe.score(support, query)
+
+    def _local(self, store: FeatureStore, rows: Tensor) -> Tensor:
+        some = rows.numpy()
+        embedding = store.frame_embedding(some).float() if self.needs_embedding else None
+        return self.trained.prepare(
+            Clips(features=store.tokens(some).float(), embedding=embedding, videos=rows)
+        )["local"]
+
+
+class Both(ProbeOnI2st):
+    """Mean of the log-probabilities of I2ST's own matching and of that probe."""
+
+    name = "i2st_and_probe"
+
+    def score(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
+        """Score by both: (E, Q, N)."""
+        own = self.trained.score(support, query).double().log_softmax(dim=2)
+        return own + self.probe.score(support, query).double().log_softmax(dim=2)
+
+
+HEADS = {"probe": ProbeOnI2st, "both": Both}

@@ -1,0 +1,143 @@
+"""Markdown tables of what is there, and what is missing."""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.jhmdb21.data import Split
+from benchmarks.jhmdb21.intervals import Pair, difference
+from benchmarks.jhmdb21.jobs import SHOTS, Job, outer_jobs
+from benchmarks.jhmdb21.variants import COMPARISONS, REFERENCES, VARIANTS
+from i2st_model.results import Result, load_results
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- jhmdb21: begin -->", "<!-- jhmdb21: end -->"
+LEGEND = (
+    "In brackets 95 % half-widths: over episodes; over classes (each with videos of its own); over "
+    "training seeds."
+)
+
+
+class Tables:
+    """Reads the results of some variants on some splits."""
+
+    def __init__(self, keys: Sequence[str], splits: Sequence[Split], seeds: int, out: Path) -> None:
+        self.keys, self.splits, self.seeds, self.out = keys, splits, seeds, out
+
+    def markdown(self) -> str:
+        """All tables: the fixed split, then the folds."""
+        groups = {
+            "Fixed split (12 train, 5 test classes)": [s for s in self.splits if s.name == "fixed"],
+            "Class cross-validation (folds of 11 train, 5 test classes)": [
+                s for s in self.splits if s.name != "fixed"
+            ],
+        }
+        parts = [
+            part
+            for title, group in groups.items()
+            if group
+            for part in (f"**{title}**", self.accuracies(group), self.differences(group))
+        ]
+        return "\n\n".join([LEGEND, *parts])
+
+    def accuracies(self, group: Sequence[Split]) -> str:
+        """Accuracy by shot, spread over seeds, seconds of training, results there of all."""
+        head = ["", *_shots(), "seed s.d., 1-shot", "train seconds", "results"]
+        rows = []
+        for key in self.keys:
+            jobs = self._jobs(key, group)
+            done = [job for job in jobs if job.done]
+            there = [split for split in group if any(job.split == split for job in done)]
+            means = [self._mean(key, there, place) for place in range(len(SHOTS))]
+            tail = [self._spread(key, there), _seconds(done), f"{len(done)}/{len(jobs)}"]
+            rows.append([VARIANTS[key].title, *means, *tail])
+        return _table(head, rows)
+
+    def differences(self, group: Sequence[Split]) -> str:
+        """Paired differences to the references, then the comparisons."""
+        rows = [
+            [f"{VARIANTS[key].title} against {other}", *self._differences(key, other, group)]
+            for other in REFERENCES
+            for key in self.keys
+            if key != other
+        ]
+        rows += [
+            [what, *self._differences(first, second, group)]
+            for what, (first, second) in COMPARISONS.items()
+            if first in self.keys
+        ]
+        return _table(["paired difference", *_shots()], rows)
+
+    def _differences(self, key: str, other: str, group: Sequence[Split]) -> list[str]:
+        found = []
+        for place in range(len(SHOTS)):
+            pairs: list[Pair] = []
+            for split in group:
+                first, second = (self._results(k, split, place) for k in (key, other))
+                if first and second:
+                    require_same_episodes(first[0], second[0])
+                    pairs.append((first, second))
+            partly = "" if len(pairs) == len(group) else f" on {len(pairs)} of {len(group)}"
+            found.append(f"{difference(pairs)}{partly}" if pairs else "-")
+        return found
+
+    def _jobs(self, key: str, group: Sequence[Split]) -> list[Job]:
+        return outer_jobs([key], group, self.seeds, self.out)
+
+    def _results(self, key: str, split: Split, place: int) -> list[Result]:
+        return [_load(job.result)[place] for job in self._jobs(key, [split]) if job.done]
+
+    def _mean(self, key: str, there: Sequence[Split], place: int) -> str:
+        each = [
+            np.mean([result.per_episode.mean() for result in self._results(key, split, place)])
+            for split in there
+        ]
+        return f"{100 * np.mean(each):.1f}" if each else "-"
+
+    def _spread(self, key: str, there: Sequence[Split]) -> str:
+        """Standard deviation of a split's accuracy over seeds, root mean square over splits."""
+        by_split = [
+            [100 * result.per_episode.mean() for result in self._results(key, split, 0)]
+            for split in there
+        ]
+        squares = [np.var(one, ddof=1) for one in by_split if len(one) > 1]
+        return f"{np.sqrt(np.mean(squares)):.2f}" if squares else "-"
+
+
+def require_same_episodes(first: Result, second: Result) -> None:
+    """Refuse to pair other videos or other draws, which other features cannot excuse."""
+    one, other = first.episodes, second.episodes
+    same = one.video_ids == other.video_ids and one.class_names == other.class_names
+    if not same or not np.array_equal(one.query, other.query):
+        raise ValueError("results on other episodes cannot be paired; extract the same videos")
+
+
+def write_docs(text: str) -> None:
+    """Replace what stands between the marks in docs/benchmarks.md."""
+    docs = DOCS.read_text(encoding="utf-8")
+    before, _, rest = docs.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    DOCS.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+@cache
+def _load(path: Path) -> tuple[Result, ...]:
+    return load_results(path)
+
+
+def _seconds(done: Sequence[Job]) -> str:
+    each = [json.loads(job.notes.read_text())["train_seconds"] for job in done]
+    known = [seconds for seconds in each if seconds]
+    return f"{np.median(known):.0f}" if known else "-"
+
+
+def _shots() -> list[str]:
+    return [f"{shot}-shot" for shot in SHOTS]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,138 @@
+"""The rows of the table: what is evaluated, how it is trained, and on which shards."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+TRAIN_EPISODES = 9600
+"""150 steps."""
+REFERENCES = ("bi_mhm", "linear_probe")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row."""
+
+    title: str
+    rank: int
+    """Lower ones run first."""
+    method: str = "i2st"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of `TrainConfig`."""
+    candidates: tuple[Mapping[str, Any], ...] = ()
+    """More settings, of which each split chooses inside its train classes."""
+    shards: str = "base"
+    trained: bool = True
+    """False: used as it is, at step 0."""
+    trained_as: str = ""
+    """Another variant, whose runs this one reads in another way."""
+
+    @property
+    def seeded(self) -> bool:
+        """Whether training seeds matter."""
+        return self.method in ("i2st", *TRAINED_RIVALS) or bool(self.trained_as)
+
+    def with_candidate(self, number: int) -> "Variant":
+        """Return this variant with one of its candidates settled."""
+        settings = merged(self.settings, self.candidates[number])
+        return replace(self, settings=settings, candidates=())
+
+
+def merged(settings: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Put settings on top of others; mappings are merged."""
+    result = dict(settings)
+    for name, value in more.items():
+        old = result.get(name, {})
+        result[name] = merged(old, value) if isinstance(value, Mapping) else value
+    return result
+
+
+TRAINED_RIVALS = ("trx", "hyrsm")
+FROZEN = ("random", "protonet", "simpleshot", "otam", "bi_mhm", "linear_probe")
+
+
+def _frozen(name: str) -> Variant:
+    return Variant(title=name, rank=0, method=name, trained=False)
+
+
+def _rival(name: str, rates: tuple[float, ...], episodes: tuple[int, ...]) -> Variant:
+    """A trained method whose rate and length every split chooses for itself."""
+    return Variant(
+        title=name,
+        rank=2,
+        method=name,
+        candidates=tuple({"fast_rate": r, "episodes": e} for r in rates for e in episodes),
+    )
+
+
+def _i2st(title: str, rank: int = 3, *, shards: str = "base", **settings: Any) -> Variant:
+    return Variant(title=f"I2ST, {title}", rank=rank, shards=shards, settings=settings)
+
+
+VARIANTS: dict[str, Variant] = {
+    **{name: _frozen(name) for name in FROZEN},
+    "i2st": replace(_i2st("true masks", 1), title="**I2ST**, true masks"),
+    "i2st_off": _i2st("no mask supervision (beta = 0)", 1, masks="off"),
+    "i2st_shuffled": _i2st("shuffled masks", 1, masks="shuffled"),
+    "step0": replace(_i2st("step 0", 1), trained=False),
+    "linear": Variant(title="plain projection", rank=1, settings={"preset": "linear"}),
+    "i2st_probe": Variant(
+        title="linear probe on I2ST's descriptors", rank=1, method="probe", trained_as="i2st"
+    ),
+    "i2st_both": Variant(
+        title="I2ST + linear probe, mean of log-probabilities",
+        rank=1,
+        method="both",
+        trained_as="i2st",
+    ),
+    "hyrsm": _rival("hyrsm", (1e-6, 1e-5, 1e-4), (1280, 9600)),
+    "trx": _rival("trx", (1e-5, 1e-4, 1e-3), (1280, 9600)),
+    "i2st_deeplab": _i2st("DeepLabV3 masks", shards="deeplab"),
+    "pool_linear": _i2st("no spatial or temporal attention", preset="pool_linear"),
+    "i2st_centre": _i2st("centre prior for masks", shards="centre"),
+    "i2st_attention": _i2st("masked_attention", network={"instances": "masked_attention"}),
+    "i2st_otam": _i2st("global term by OTAM", network={"global_matching": "otam"}),
+    "i2st_start": _i2st("attention from random", network={"attention_start": "random"}),
+    "i2st_chosen": replace(
+        _i2st("settings chosen inside the train classes"),
+        candidates=(
+            {},
+            {"network": {"global_matching": "otam"}},
+            {"network": {"instance_init": 1.0}},
+            {"network": {"global_weight": 0.7}},
+            {"network": {"prototypes": "after_matching"}},
+            {"network": {"image_token": "embedding"}},
+        ),
+    ),
+    "bi_mhm_frames16": replace(
+        _frozen("bi_mhm"), title="bi_mhm, 16 frames", shards="frames16", rank=4
+    ),
+    "i2st_frames16": _i2st("16 frames", 4, shards="frames16"),
+    "i2st_views": _i2st("stored views", 4, shards="views"),
+    "linear_probe_lite2": replace(
+        _frozen("linear_probe"), title="linear_probe, Lite2", shards="lite2", rank=4
+    ),
+    "bi_mhm_lite2": replace(_frozen("bi_mhm"), title="bi_mhm, Lite2", shards="lite2", rank=4),
+    "i2st_lite2": _i2st("Lite2 (9 x 9)", 4, shards="lite2"),
+    "linear_probe_grid14": replace(
+        _frozen("linear_probe"), title="linear_probe, 448 pixels", shards="grid14", rank=4
+    ),
+    "bi_mhm_grid14": replace(
+        _frozen("bi_mhm"), title="bi_mhm, 448 pixels", shards="grid14", rank=4
+    ),
+    "i2st_grid14": _i2st("448 pixels (14 x 14)", 4, shards="grid14"),
+}
+
+COMPARISONS = {
+    "mask supervision: true masks against none": ("i2st", "i2st_off"),
+    "right masks: true against shuffled": ("i2st", "i2st_shuffled"),
+    "masks: true against a centre prior": ("i2st", "i2st_centre"),
+    "noisy masks: DeepLabV3 against none": ("i2st_deeplab", "i2st_off"),
+    "I2ST against a plain projection": ("i2st", "linear"),
+    "training: I2ST against its step 0": ("i2st", "step0"),
+    "spatial and temporal attention: with against without": ("i2st", "pool_linear"),
+    "probe on I2ST's descriptors against probe on the encoder's": ("i2st_probe", "linear_probe"),
+    "16 frames: I2ST against bi_mhm": ("i2st_frames16", "bi_mhm_frames16"),
+    "Lite2: I2ST against bi_mhm": ("i2st_lite2", "bi_mhm_lite2"),
+    "448 pixels: I2ST against bi_mhm": ("i2st_grid14", "bi_mhm_grid14"),
+}
