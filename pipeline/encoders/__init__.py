@@ -5,6 +5,7 @@ token, E features of the pooled embedding.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -60,16 +61,17 @@ def _timm(model: str, **options: Any) -> FrameEncoder:
     return build_timm(model, **options)
 
 
-def _efficientnet_lite0(model: str, **options: Any) -> FrameEncoder:
-    from pipeline.encoders.efficientnet_lite import build_efficientnet_lite0
+def _efficientnet_lite(number: int, model: str, **options: Any) -> FrameEncoder:
+    from pipeline.encoders.efficientnet_lite import build_efficientnet_lite
 
-    return build_efficientnet_lite0(model, **options)
+    return build_efficientnet_lite(number, model, **options)
 
 
 ENCODERS: dict[str, Callable[..., FrameEncoder]] = {
     "open_clip": _open_clip,
     "timm": _timm,
-    "efficientnet-lite0": _efficientnet_lite0,
+    "efficientnet-lite0": partial(_efficientnet_lite, 0),
+    "efficientnet-lite2": partial(_efficientnet_lite, 2),
 }
 
 
@@ -89,7 +91,8 @@ def get_encoder(
 
     Args:
         spec: ``open_clip:MODEL/TAG`` (TAG may be a weight file), ``timm:NAME``,
-            ``efficientnet-lite0``, or a name that an installed package adds.
+            ``efficientnet-lite0`` or ``efficientnet-lite2`` (each with ``:SIDE`` for views of
+            another size), or a name that an installed package adds.
         device: where the network runs. Features always end on the CPU.
         grid: cells per side of the token grid; None keeps the encoder's own. It must divide that.
         weights: local weight file, ``.safetensors`` or a state dict saved by torch.

