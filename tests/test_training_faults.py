@@ -1,10 +1,9 @@
 """Runs that stop, and runs that go on: what is kept, replayed, refused or started from."""
 
 import json
+import multiprocessing
 import os
 import random
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 from synthetic_shards import make_shards
+from test_checkpoints import INFO
 from test_training import SMALL, open_store
 from typer.testing import CliRunner
 
-from i2st_model.checkpoints import load_checkpoint
-from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, FAULT_NAME, STATE_NAME, name_latest
+from i2st_model.checkpoints import load_checkpoint, save_checkpoint
+from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, name_latest
 from i2st_model.training import learner as training_learner
 from i2st_model.training.replay import replay
 from i2st_model.training.run import train
@@ -219,35 +219,24 @@ def test_weights_that_do_not_fit_are_refused(finished, shards, tmp_path):
 
 # --- kills while files are written ---
 
-SAVER = """
-import sys, torch
-from pathlib import Path
-sys.path.insert(0, "tests")
-from test_checkpoints import INFO
-from dataclasses import replace
-from i2st_model.checkpoints import save_checkpoint
-from i2st_model.runs import name_latest
-root = Path(sys.argv[1])
-step = int(sys.argv[2])
-while True:
-    step += 1
-    run = root / f"run{step % 2}"
-    run.mkdir(exist_ok=True)
-    weights = {"w": torch.full((1 << 18,), float(step))}
-    save_checkpoint(run, weights, replace(INFO, step=step))
-    name_latest(run)
-    print("saved", flush=True)
-"""
+
+def save_for_ever(root, step):
+    while True:
+        step += 1
+        run = root / f"run{step % 2}"
+        run.mkdir(exist_ok=True)
+        weights = {"w": torch.full((1 << 18,), float(step))}
+        save_checkpoint(run, weights, replace(INFO, step=step))
+        name_latest(run)
 
 
-def kill_while_saving(root, repository, step, seconds):
-    command = [sys.executable, "-c", SAVER, str(root), str(step)]
-    saver = subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE)
-    saver.stdout.readline()  # from here on any moment will do
+def kill_while_saving(root, step, seconds):
+    # A fork has imported everything, so that all its time goes into writing.
+    saver = multiprocessing.get_context("fork").Process(target=save_for_ever, args=(root, step))
+    saver.start()
     time.sleep(seconds)
     saver.kill()
-    saver.wait()
-    saver.stdout.close()
+    saver.join()
 
 
 def newest_whole(root):
@@ -258,13 +247,17 @@ def newest_whole(root):
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.slow)])
-def test_latest_leads_to_a_whole_checkpoint_whenever_its_writer_dies(tmp_path, repository, kills):
-    rng, step = random.Random(0), 0
-    kill_while_saving(tmp_path, repository, 0, 0.0)
+def test_latest_leads_to_a_whole_checkpoint_whenever_its_writer_dies(tmp_path, kills):
+    rng, step, moved = random.Random(0), 0, 0
+    (tmp_path / "run0").mkdir()
+    save_checkpoint(tmp_path / "run0", {"w": torch.zeros(1)}, replace(INFO, step=0))
+    name_latest(tmp_path / "run0")
     for _ in range(kills):
-        step = newest_whole(tmp_path)
-        kill_while_saving(tmp_path, repository, step, rng.uniform(0.0, 0.1))
-        assert newest_whole(tmp_path) >= step
+        kill_while_saving(tmp_path, step, rng.uniform(0.0, 0.2))
+        before, step = step, newest_whole(tmp_path)
+        assert step >= before
+        moved += step > before
+    assert moved or kills < 10  # a slow machine may not save within so short a life
 
 
 def test_latest_is_replaced_and_leads_on_after_the_folder_moved(tmp_path):
@@ -274,5 +267,4 @@ def test_latest_is_replaced_and_leads_on_after_the_folder_moved(tmp_path):
         assert os.readlink(tmp_path / "runs" / "latest") == name
     (tmp_path / "runs").rename(tmp_path / "moved")
     assert (tmp_path / "moved" / "latest").resolve() == (tmp_path / "moved" / "b")
-    assert FAULT_NAME != STATE_NAME
     assert {path.name for path in Path(tmp_path / "moved").iterdir()} == {"a", "b", "latest"}

@@ -1,8 +1,15 @@
 """Training by episodes, from shards to a checkpoint.
 
-config       every setting of a run          run          the steps, and what is kept of them
-setup        what a run is built from        step         one step of the optimizer
-pools        which clips a step sees         data         those clips, their masks, flips
-schedules    learning rates                  validation   accuracy on fixed val episodes
-state        what a killed run goes on from  resume       whether a folder may be gone on with
+config       every setting of a run          run            one run, begun or gone on with
+learner      what is trained, an interface   trainer        its steps, and what is kept of them
+learners     which learner a run has         step           losses, mean gradient, update
+token_...    I2ST on cached tokens           method_...     any method that has weights
+setup        what a run is built from        step_pools     which pools a step sees
+pools        clips and episodes of a pool    data           those clips, their masks, flips
+ranks        processes that share a run      gradients      sums that no order shows in
+ahead        the next batch, in a thread     precision      bfloat16, compilation
+schedules    learning rates                  validation     accuracy on fixed val episodes
+state        what a killed run goes on from  resume         whether a folder may be gone on with
+finite       what stops a step               replay         that step again, under a lens
+initial      weights of another run          outcome        what the checkpoint says
 """

@@ -18,7 +18,7 @@ def made_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Generator
         items: one for each thing.
 
     Yields:
-        What ``make`` returned; what it raises is raised here.
+        Made: What ``make`` returned; what it raised is raised here.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as thread:
         following: Future[Made] | None = None

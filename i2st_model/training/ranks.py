@@ -125,7 +125,7 @@ def joined_ranks(*, device: str) -> Iterator[Ranks]:
         device: auto, cpu or cuda; on GPUs nccl sums, else gloo.
 
     Yields:
-        This process's place; alone where torchrun did not start it.
+        Ranks: This process's place; alone where torchrun did not start it.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
         yield current_ranks()

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from i2st_model.runs import FAULT_NAME
 from i2st_model.training.config import TrainConfig
+from i2st_model.training.finite import NotFiniteError
 from i2st_model.training.learner import Learner
 from i2st_model.training.learners import build_learner
 from i2st_model.training.ranks import Ranks
 from i2st_model.training.setup import INITIAL, NO_ROWS, own_torch, pool_sampler, torch_seed
 from i2st_model.training.state import Best, load_state, save_state
-from i2st_model.training.step import NotFiniteError, backward_pools, build_optimizer
+from i2st_model.training.step import backward_pools, build_optimizer
 from i2st_model.training.step_pools import StepPools, step_pools
 from i2st_model.training.store import VideoStore
 from pipeline.devices import resolve_device

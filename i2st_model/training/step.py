@@ -5,28 +5,18 @@ Shape letters: P pools of the step.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from i2st_model.training.config import TrainConfig
+from i2st_model.training.finite import require_finite_gradient, require_finite_terms
 from i2st_model.training.gradients import GradientSum
 from i2st_model.training.learner import Learner
 from i2st_model.training.ranks import Ranks
 from i2st_model.training.schedules import learning_rate_factor
 from i2st_model.training.setup import torch_seed
 from i2st_model.training.step_pools import StepPools
-from pipeline.errors import I2STError
-
-
-class NotFiniteError(I2STError):
-    """A loss or a gradient is not finite; ``culprits`` names the terms or parameters."""
-
-    def __init__(self, message: str, culprits: tuple[str, ...]) -> None:
-        super().__init__(message)
-        self.culprits = culprits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +86,7 @@ def take_step(
     terms = backward_pools(config, learner, batches, pools=pools, ranks=ranks)
     require_finite_terms(terms, config, pools)
     norm = torch.nn.utils.clip_grad_norm_(learner.network.parameters(), config.gradient_clip)
-    _require_finite_gradient(norm.item(), learner, config, pools)
+    require_finite_gradient(norm.item(), learner.network, config, pools)
     optimizer.step()
     means = {
         name: sum(value * share for value, share in zip(values, pools.shares, strict=True))
@@ -159,54 +149,3 @@ def _of_all(rows: dict[int, dict[str, float]], count: int, ranks: Ranks) -> dict
     for place, row in rows.items():
         table[place] = torch.tensor(list(row.values()), dtype=torch.float64)
     return dict(zip(names, ranks.sum(table).T.tolist(), strict=True))
-
-
-def require_finite_terms(
-    terms: dict[str, list[float]], config: TrainConfig, pools: StepPools
-) -> None:
-    """Refuse losses that are not finite.
-
-    Args:
-        terms: from `backward_pools`.
-        config: the run's settings.
-        pools: of the step.
-
-    Raises:
-        NotFiniteError: names the pools and the terms.
-    """
-    bad = [
-        (name, number, value)
-        for name, values in terms.items()
-        for number, value in zip(pools.numbers, values, strict=True)
-        if not isfinite(value)
-    ]
-    if bad:
-        first = bad[0]
-        culprits = tuple(dict.fromkeys(name for name, _, _ in bad if name != "loss"))
-        where = f"loss is {first[2]}" + (f" in its term {', '.join(culprits)}" if culprits else "")
-        raise NotFiniteError(_message(where, config, pools), culprits or ("loss",))
-
-
-def _require_finite_gradient(
-    norm: float, learner: Learner, config: TrainConfig, pools: StepPools
-) -> None:
-    if isfinite(norm):
-        return
-    bad = tuple(name for name, gradient in _gradients(learner) if not gradient.isfinite().all())
-    some = f" of {bad[0]}{' and others' if len(bad) > 1 else ''}" if bad else ""
-    raise NotFiniteError(_message(f"gradient norm{some} is {norm}", config, pools), bad)
-
-
-def _gradients(learner: Learner) -> Iterable[tuple[str, Tensor]]:
-    for name, parameter in learner.network.named_parameters():
-        if parameter.grad is not None:
-            yield name, parameter.grad
-
-
-def _message(what: str, config: TrainConfig, pools: StepPools) -> str:
-    first = pools.step * config.episodes_per_step
-    return (
-        f"{what} at step {pools.step + 1} (episodes {first} to {first + sum(pools.episodes) - 1} "
-        f"of seed {config.seed}); a finite number was needed; lower the learning rates, fast_rate="
-        f"{config.fast_rate} and slow_rate={config.slow_rate}"
-    )

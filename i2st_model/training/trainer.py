@@ -8,19 +8,20 @@ from typing import Any
 
 import torch
 
-from i2st_model.checkpoints import CheckpointInfo, save_checkpoint
-from i2st_model.leaks import video_hashes
+from i2st_model.checkpoints import save_checkpoint
 from i2st_model.runs import CHECKPOINT_NAME, STATE_NAME, StepLog
 from i2st_model.training.ahead import made_ahead
 from i2st_model.training.config import TrainConfig, TrainProgress, TrainReport
+from i2st_model.training.finite import NotFiniteError
 from i2st_model.training.initial import initial_info, take_initial_weights
 from i2st_model.training.learners import build_learner
+from i2st_model.training.outcome import checkpoint_info, seen_classes
 from i2st_model.training.ranks import Ranks
 from i2st_model.training.replay import save_fault
 from i2st_model.training.resume import changed_bits
 from i2st_model.training.setup import INITIAL, NO_ROWS, pool_sampler, torch_seed
 from i2st_model.training.state import Best, load_state, save_state
-from i2st_model.training.step import NotFiniteError, StepResult, build_optimizer, take_step
+from i2st_model.training.step import StepResult, build_optimizer, take_step
 from i2st_model.training.step_pools import require_shared, step_pools
 from i2st_model.training.store import VideoStore
 from i2st_model.training.validation import Validation, val_sampler
@@ -55,10 +56,9 @@ class Trainer:
             for name in self.pools.dropped
         ]
         self.initial = initial_info(config)
-        before = [] if self.initial is None else self.initial.train_classes
-        # What earlier training saw stays seen: it is neither selected nor evaluated on.
-        self.seen_classes = list(dict.fromkeys([*self.train_classes, *before]))
-        self.val, notes = val_sampler(config, store, self.seen_classes)
+        # What earlier training saw is not selected on either.
+        seen = seen_classes(self.train_classes, self.initial)
+        self.val, notes = val_sampler(config, store, seen)
         self.notes += notes
         self.num_steps = step_pools(config, 0).num_steps
         torch.manual_seed(torch_seed(config.seed, INITIAL))
@@ -211,24 +211,14 @@ class Trainer:
             )
 
     def _finish(self) -> None:
-        index, reader = self.store.index, self.store.reader
-        rows = self.store.rows_of(self.train_classes)
-        hashes = video_hashes([reader.video_ids[row] for row in rows])
-        before = [] if self.initial is None else self.initial.train_video_hashes
-        fields = {"network": {}, **self.learner.description()}
-        info = CheckpointInfo(
-            method=self.config.method,
-            options=dict(self.config.options),
-            train=self.config.to_dict(),
-            fingerprint=index.fingerprint,
-            dataset=index.dataset_name,
-            digest=index.digest,
-            train_classes=self.seen_classes,
-            train_video_hashes=sorted({*hashes.tolist(), *before}),
-            step=self.best.step,
-            val_accuracy=self.best.val_accuracy,
+        info = checkpoint_info(
+            self.config,
+            self.store,
+            self.best,
+            train_classes=self.train_classes,
+            initial=self.initial,
             selected="last" if self.val is None else "val",
-            **fields,
+            description=self.learner.description(),
         )
         save_checkpoint(self.run_folder, self.best.weights, info)
         (self.run_folder / STATE_NAME).unlink(missing_ok=True)
