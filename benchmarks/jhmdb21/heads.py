@@ -1,4 +1,4 @@
-"""Other ways to read a trained I2ST: a linear probe on its descriptors, and both together.
+"""Other ways to read a trained I2ST: with a linear probe in place of its matching, or beside it.
 
 Shape letters: B clips, E episodes, Q query clips, N way, K shot, T frames, D features.
 """
@@ -18,10 +18,10 @@ PARTS = 32
 """Videos prepared at a time for the mean."""
 
 
-class ProbeOnI2st(FewShotMethod):
+class Probe(FewShotMethod):
     """Linear probe on the mean over time of I2ST's local descriptors, centred on train videos."""
 
-    name = "probe_on_i2st"
+    name = "probe"
     needs = "tokens"
 
     def __init__(self, trained: I2st) -> None:
@@ -29,34 +29,37 @@ class ProbeOnI2st(FewShotMethod):
         self.trained, self.probe = trained, LinearProbe()
         self.needs_embedding = trained.needs_embedding
 
+    @torch.no_grad()
     def centre_on(self, store: FeatureStore, rows: Tensor) -> None:
-        """Take the mean descriptor of train videos (B,)."""
-        with torch.no_grad():
-            parts = [self._local(store, some) for some in rows.split(PARTS)]
+        """Take the mean over train videos (B,) of what is probed."""
+        parts = [self._probed_rows(store, some) for some in rows.split(PARTS)]
         mean = torch.cat(parts).flatten(0, 1).mean(dim=0)
         self.probe.fit(TrainStatistics(embedding_dim=len(mean), mean_embedding=mean))
 
     def prepare(self, clips: Clips) -> dict[str, Tensor]:
         """Describe clips: I2ST's tensors, and the probe's (B, D)."""
         found = self.trained.prepare(clips)
-        return {**found, **self.probe.prepare(Clips(features=found["local"]))}
+        return {**found, **self.probe.prepare(Clips(features=self.probed(clips, found)))}
+
+    def probed(self, clips: Clips, described: Mapping[str, Tensor]) -> Tensor:
+        """What the probe sees: (B, T, D)."""
+        return described["local"]
 
     def score(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
         """Score by the probe alone: (E, Q, N)."""
         return self.probe.score(support, query)
 
-    def _local(self, store: FeatureStore, rows: Tensor) -> Tensor:
+    def _probed_rows(self, store: FeatureStore, rows: Tensor) -> Tensor:
         some = rows.numpy()
         embedding = store.frame_embedding(some).float() if self.needs_embedding else None
-        return self.trained.prepare(
-            Clips(features=store.tokens(some).float(), embedding=embedding, videos=rows)
-        )["local"]
+        clips = Clips(features=store.tokens(some).float(), embedding=embedding, videos=rows)
+        return self.probed(clips, self.trained.prepare(clips))
 
 
-class Both(ProbeOnI2st):
+class Both(Probe):
     """Mean of the log-probabilities of I2ST's own matching and of that probe."""
 
-    name = "i2st_and_probe"
+    name = "both"
 
     def score(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
         """Score by both: (E, Q, N)."""
@@ -64,4 +67,19 @@ class Both(ProbeOnI2st):
         return own + self.probe.score(support, query).double().log_softmax(dim=2)
 
 
-HEADS = {"probe": ProbeOnI2st, "both": Both}
+class Beside(Both):
+    """The same with a probe on the encoder's frame embeddings, which I2ST never sees."""
+
+    name = "beside"
+
+    def __init__(self, trained: I2st) -> None:
+        super().__init__(trained)
+        self.needs_embedding = True
+
+    def probed(self, clips: Clips, described: Mapping[str, Tensor]) -> Tensor:
+        """What the probe sees: (B, T, E)."""
+        assert clips.embedding is not None
+        return clips.embedding
+
+
+HEADS = {method.name: method for method in (Probe, Both, Beside)}

@@ -55,14 +55,14 @@ def _frozen(name: str) -> Variant:
     return Variant(title=name, rank=0, method=name, trained=False)
 
 
-def _rival(name: str, rates: tuple[float, ...], episodes: tuple[int, ...]) -> Variant:
+def _rival(name: str, *candidates: Mapping[str, Any]) -> Variant:
     """A trained method whose rate and length every split chooses for itself."""
-    return Variant(
-        title=name,
-        rank=2,
-        method=name,
-        candidates=tuple({"fast_rate": r, "episodes": e} for r in rates for e in episodes),
-    )
+    # The field's 16 episodes per step; 150 steps unless a candidate says otherwise.
+    settings = {"episodes_per_step": 16, "episodes": 16 * 150}
+    return Variant(title=name, rank=2, method=name, settings=settings, candidates=candidates)
+
+
+SHORT = {"episodes": 16 * 20}
 
 
 def _i2st(title: str, rank: int = 3, *, shards: str = "base", **settings: Any) -> Variant:
@@ -85,8 +85,26 @@ VARIANTS: dict[str, Variant] = {
         method="both",
         trained_as="i2st",
     ),
-    "hyrsm": _rival("hyrsm", (1e-6, 1e-5, 1e-4), (1280, 9600)),
-    "trx": _rival("trx", (1e-5, 1e-4, 1e-3), (1280, 9600)),
+    "i2st_beside": Variant(
+        title="I2ST + linear probe on the encoder's embeddings, mean of log-probabilities",
+        rank=1,
+        method="beside",
+        trained_as="i2st",
+    ),
+    "hyrsm": _rival(
+        "hyrsm",
+        *({"fast_rate": rate, **length} for rate in (1e-6, 1e-5, 1e-4) for length in ({}, SHORT)),
+    ),
+    # At temperature 1, the paper's, logits of frozen features begin near +-50.
+    "trx": _rival(
+        "trx",
+        *(
+            {"fast_rate": rate, "options": {"temperature": divisor}}
+            for rate in (1e-5, 1e-4, 1e-3)
+            for divisor in (1.0, 50.0)
+        ),
+        {"fast_rate": 1e-4, "options": {"temperature": 50.0}, **SHORT},
+    ),
     "i2st_deeplab": _i2st("DeepLabV3 masks", shards="deeplab"),
     "pool_linear": _i2st("no spatial or temporal attention", preset="pool_linear"),
     "i2st_centre": _i2st("centre prior for masks", shards="centre"),
@@ -97,10 +115,9 @@ VARIANTS: dict[str, Variant] = {
         _i2st("settings chosen inside the train classes"),
         candidates=(
             {},
+            {"episodes": TRAIN_EPISODES // 2},
             {"network": {"global_matching": "otam"}},
             {"network": {"instance_init": 1.0}},
-            {"network": {"global_weight": 0.7}},
-            {"network": {"prototypes": "after_matching"}},
             {"network": {"image_token": "embedding"}},
         ),
     ),
