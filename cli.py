@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import data_manifests
+from i2st_model.commands.compare import compare
 from i2st_model.commands.demo import demo
 from i2st_model.commands.episodes import episodes_make, episodes_show, episodes_verify
 from i2st_model.commands.evaluate import evaluate
@@ -31,7 +32,7 @@ from pipeline.commands.shards import info, verify
 from pipeline.commands.show import show
 from pipeline.errors import I2STError
 
-COMMANDS = (extract, train, replay, evaluate, demo, info, verify, show)
+COMMANDS = (extract, train, replay, evaluate, compare, demo, info, verify, show)
 """Called as their functions are; in the order of `i2st --help`."""
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "manifest": (

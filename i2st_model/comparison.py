@@ -4,7 +4,7 @@ One difference, four intervals, since "could this be chance?" has four meanings:
 these videos, other videos of these classes, other classes, other trainings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ class Comparison:
     intervals: dict[str, Interval | None]
     """By the keys of `QUESTIONS`; None where the data cannot tell."""
     why_not: dict[str, str]
-    """Why an interval is absent."""
+    """Why an interval is absent; methods without training have no seeds to speak of."""
     num_classes: int
     num_videos: int
     num_seeds: int
@@ -105,7 +105,7 @@ def compare(first: Sequence[Result], second: Sequence[Result]) -> Comparison:
         first=mean_accuracy(per_episode[0]),
         second=mean_accuracy(per_episode[1]),
         intervals=intervals,
-        why_not={name: _WHY_NOT[name] for name, one in intervals.items() if one is None},
+        why_not=_why_not(intervals, trained=any(one.made_by.run for one in [*first, *second])),
         num_classes=len(scores),
         num_videos=len(episodes.video_ids),
         num_seeds=max(len(first), len(second)),
@@ -166,6 +166,11 @@ def _per_seed(first: Sequence[Result], second: Sequence[Result]) -> list[float]:
     pairs = max(len(first), len(second))
     ours, theirs = list(first) * (pairs // len(first)), list(second) * (pairs // len(second))
     return [float(a.correct.mean() - b.correct.mean()) for a, b in zip(ours, theirs, strict=True)]
+
+
+def _why_not(intervals: Mapping[str, Interval | None], *, trained: bool) -> dict[str, str]:
+    absent = [name for name, one in intervals.items() if one is None]
+    return {name: _WHY_NOT[name] for name in absent if name != "seeds" or trained}
 
 
 _WHY_NOT = {

@@ -140,9 +140,8 @@ def test_compare_of_a_method_with_itself_is_nothing_at_all():
     first, _ = pair(0, episodes=100)
     found = compare([first], [first])
     assert found.difference == 0
-    assert {name: str(one) for name, one in found.intervals.items() if one} == dict.fromkeys(
-        ("episodes", "videos", "classes"), "+0.00 [+0.00, +0.00]"
-    )
+    shown = {name: str(one) for name, one in found.intervals.items() if one}
+    assert shown == dict.fromkeys(("episodes", "videos", "classes"), "+0.00 [+0.00, +0.00]")
 
 
 def test_compare_turns_around_with_its_sides():
@@ -156,7 +155,9 @@ def test_compare_turns_around_with_its_sides():
     assert half == sorted(half)
     json_values = one.to_json()
     assert json_values["intervals"]["seeds"] is None
-    assert "pass runs with other seeds" in json_values["why_not"]["seeds"]
+    assert json_values["why_not"] == {}  # nothing was trained
+    trained = replace(first, made_by=replace(first.made_by, run="a", train_seed=0))
+    assert "pass runs with other seeds" in compare([trained], [second]).why_not["seeds"]
 
 
 def test_compare_pairs_seeds_in_order():

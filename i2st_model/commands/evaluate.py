@@ -103,7 +103,7 @@ def evaluate(
         device=device,
         on_settings=lambda chosen: show_settings({**chosen, **shown}),
     )
-    cells = _cells(methods, configs, episode_file, other_features, drop_seen)
+    cells = open_cells(methods, configs, episode_file, other_features, drop_seen)
     with progress("episodes") as show:
         found = evaluate_methods(
             methods,
@@ -125,7 +125,7 @@ def evaluate(
         typer.echo(render(result_table(methods, found), form or "table"))
 
 
-def _cells(
+def open_cells(
     methods: Sequence[Any],
     configs: Sequence[Any],
     episode_file: Path | None,

@@ -1,0 +1,61 @@
+"""A comparison as a table: accuracies, and below them what the difference is worth."""
+
+from collections.abc import Sequence
+
+from i2st_model.comparison import QUESTIONS, Comparison
+from i2st_model.episode_sets import EpisodeSet
+from i2st_model.result_tables import ResultTable, Row
+
+
+def comparison_table(
+    names: tuple[str, str], cells: Sequence[EpisodeSet], found: Sequence[Comparison]
+) -> ResultTable:
+    """Arrange comparisons: a column per cell, a row per side and per interval of the difference.
+
+    Args:
+        names: of both sides, as they were typed.
+        cells: ways and shots.
+        found: a comparison of each cell.
+
+    Returns:
+        The table, with the question that each interval answers below it.
+    """
+    sides = [
+        Row(name=f"A: {names[0]}", cells=tuple(one.first for one in found)),
+        Row(name=f"B: {names[1]}", cells=tuple(one.second for one in found)),
+    ]
+    told = [name for name in QUESTIONS if any(one.intervals[name] for one in found)]
+    rows = [
+        Row(name=f"A - B, over {name}", cells=tuple(one.intervals[name] for one in found))
+        for name in told
+    ]
+    return ResultTable(
+        columns=tuple(f"{cell.way}-way {cell.shot}-shot" for cell in cells),
+        rows=(*sides, *rows),
+        notes=(_data(cells[0], found[0]), *_questions(told), *_absent(found)),
+        head="",
+    )
+
+
+def _data(cell: EpisodeSet, found: Comparison) -> str:
+    where = f"{cell.dataset} {cell.split}".strip()
+    runs = f", {found.num_seeds} training seeds" if found.num_seeds > 1 else ""
+    return (
+        f"{where}: {found.num_classes} classes, {found.num_videos} videos, {cell.num_episodes} "
+        f"episodes, {cell.queries} {'queries' if cell.queries > 1 else 'query'} per class, seed "
+        f"{cell.seed}{runs}; percent, 95 % intervals; digest {cell.digest[:12]}."
+    )
+
+
+def _questions(told: Sequence[str]) -> list[str]:
+    asked = [f"over {name}: {QUESTIONS[name]}" for name in told]
+    return [
+        *asked,
+        "An interval without 0 answers its own question alone: that a method is better in general "
+        "needs those over classes and over seeds.",
+    ]
+
+
+def _absent(found: Sequence[Comparison]) -> list[str]:
+    reasons = {name: why for one in found for name, why in one.why_not.items()}
+    return [f"no interval over {name}: {why}." for name, why in reasons.items()]
