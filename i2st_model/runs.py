@@ -85,7 +85,9 @@ def find_newest_run(root: Path) -> Path:
 
 def unfinished_runs(root: Path) -> list[Path]:
     """Return the runs below ``root`` without a checkpoint; the furthest saved, newest one first."""
-    runs = [path.parent for path in root.glob(f"*/{CONFIG_NAME}") if not path.parent.is_symlink()]
+    runs = [
+        path.parent for path in root.glob(f"*/{CONFIG_NAME}") if path.parent.name != LATEST_NAME
+    ]
     open_runs = [run for run in runs if not (run / CHECKPOINT_NAME).is_file()]
 
     def age(run: Path) -> tuple[bool, int, str]:
@@ -171,7 +173,7 @@ def _newest(root: Path, name: str) -> Path | None:
     found = [
         (path.stat().st_mtime_ns, path.parent.name, path)
         for path in root.glob(f"*/{name}")
-        if not path.parent.is_symlink()  # latest is one of the others
+        if path.parent.name != LATEST_NAME  # it is one of the others
     ]
     return max(found)[2].parent if found else None
 

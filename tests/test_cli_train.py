@@ -1,0 +1,109 @@
+"""`i2st train` of other methods, from files of settings, from other runs and in two processes."""
+
+import inspect
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+from synthetic_shards import make_shards
+from test_cli_stage_two import SETTINGS, TRAIN, i2st, refusal
+from test_training_ranks import start_two
+
+from i2st_model.checkpoints import load_checkpoint
+from i2st_model.commands.train import FLAGS, train
+from i2st_model.training.config import TrainConfig
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy") / "toy"
+    make_shards(folder)
+    return folder
+
+
+@pytest.fixture
+def here(shards, tmp_path, monkeypatch):
+    """An empty folder with shards/toy."""
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "toy").symlink_to(shards)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_of(done):
+    assert done.exit_code == 0, done.output
+    return Path(json.loads(done.stdout)["run"])
+
+
+def test_flags_that_are_settings_have_the_settings_defaults():
+    flags = inspect.signature(train).parameters
+    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    for name in FLAGS:
+        assert flags[name].default == defaults[name], name
+
+
+def test_a_method_trains_from_a_printed_file_and_latest_leads_to_its_run(here):
+    words = ["--method", "hyrsm", "--set", "options.heads=4", "--episodes", "64"]
+    printed = i2st("train", *words, "--set", "val_episodes=40", "--print-config")
+    assert printed.exit_code == 0, printed.output
+    assert not (here / "runs").exists()
+    values = yaml.safe_load(printed.stdout)
+    assert (values["method"], values["options"]) == ("hyrsm", {"heads": 4})
+    assert set(values) == {field.name for field in fields(TrainConfig)}
+    (here / "settings.yaml").write_text(printed.stdout)
+    run = run_of(i2st("train", "--config", "settings.yaml", "--seed", 3, "--json"))
+    assert run.name.endswith("-toy-hyrsm")
+    info = load_checkpoint(run).info
+    assert info.train == {**values, "seed": 3}
+    assert os.readlink("runs/latest") == run.name
+    again = i2st("train", "--config", run / "config.json", "--print-config")
+    assert yaml.safe_load(again.stdout) == info.train
+    evaluated = i2st("evaluate", "--method", "hyrsm", "--episodes", 20, "--json")
+    assert evaluated.exit_code == 0, evaluated.output
+
+
+def test_a_run_starts_from_another_and_latest_follows(here):
+    first = run_of(i2st(*TRAIN, "--json"))
+    still = ["--set", "fast_rate=0", "--set", "slow_rate=0", "--select", "last"]
+    second = run_of(i2st(*TRAIN, *still, "--init-from", first, "--json"))
+    assert second != first
+    weights = load_checkpoint(first).weights
+    for name, value in load_checkpoint(second).weights.items():
+        assert value.equal(weights[name]), name
+    assert os.readlink("runs/latest") == second.name
+    assert "runs/nowhere is absent" in refusal(*TRAIN, "--init-from", "runs/nowhere").replace(
+        "runs/nowhere/checkpoint.safetensors", "runs/nowhere"
+    )
+
+
+def test_wrong_settings_of_files_and_methods_are_refused_in_one_line(here):
+    (here / "wrong.yaml").write_text("network: {dmi: 32}\n")
+    assert "did you mean 'network.dim'" in refusal("train", "--config", "wrong.yaml")
+    assert "no option 'haeds'" in refusal("train", "--method", "hyrsm", "--set", "options.haeds=4")
+    assert "method otam has no weights" in refusal("train", "--method", "otam")
+    assert not list((here / "runs").glob("20*"))
+
+
+COMMAND = "import sys, cli; sys.argv[0] = 'i2st'; cli.main()"
+
+
+def test_two_processes_make_one_run_and_the_first_one_speaks(here, repository, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(repository))
+    words = [*TRAIN, "--select", "last", "--set", "pools_per_step=2", "--json"]
+    ended = start_two(here, COMMAND, *words)
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    run = Path(json.loads(ended[0][1])["run"])
+    assert "shards: shards/toy" in ended[0][2]
+    assert ended[1][1:] == ("", "")
+    alone = run_of(i2st(*words))
+    for name, value in load_checkpoint(alone).weights.items():
+        assert value.equal(load_checkpoint(run).weights[name]), name
+    # A refusal is one line, of the first process; torchrun sees that one fail.
+    refused = start_two(here, COMMAND, "train", *SETTINGS, "--episodes", "64")
+    assert [code for code, _, _ in refused] == [2, 0]
+    assert refused[0][2].count("error: pools_per_step=1 with 2 processes") == 1
+    assert refused[1][1:] == ("", "")
+    assert len(list((here / "runs").glob("20*"))) == 2
