@@ -46,7 +46,7 @@ def extract(
         int, typer.Option(help="Longest short side of a stored frame, for --store frames.")
     ] = 256,
     encoder: Annotated[
-        str, typer.Option(help="open_clip:MODEL/TAG, timm:NAME or efficientnet-lite0.")
+        str, typer.Option(help="open_clip:MODEL/TAG, timm:NAME, efficientnet-lite0 or -lite2.")
     ] = "open_clip:ViT-B-16-quickgelu/openai",
     weights: Annotated[Path | None, typer.Option(help="Weight file of the encoder.")] = None,
     grid: Annotated[
