@@ -6,7 +6,7 @@ from pathlib import Path
 
 from i2st_model.methods import get_method
 from i2st_model.methods.options import split_spec
-from i2st_model.runs import CHECKPOINT_NAME, find_newest_run, read_config
+from i2st_model.runs import CHECKPOINT_NAME, LATEST_NAME, find_newest_run, read_config
 from pipeline.errors import ConfigError
 
 NETWORK_METHOD = "i2st"
@@ -75,7 +75,11 @@ def newest_run_of(method: str, root: Path) -> Path:
     Raises:
         ConfigError: there is none.
     """
-    finished = [path for path in root.glob(f"*/{CHECKPOINT_NAME}") if _trained(path.parent, method)]
+    finished = [
+        path
+        for path in root.glob(f"*/{CHECKPOINT_NAME}")
+        if path.parent.name != LATEST_NAME and _trained(path.parent, method)
+    ]
     if finished:
         # The name breaks ties of coarse clocks, so that the answer never depends on the listing.
         return max(finished, key=lambda path: (path.stat().st_mtime_ns, path.parent.name)).parent
