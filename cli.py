@@ -17,6 +17,7 @@ from i2st_model.commands.demo import demo
 from i2st_model.commands.episodes import episodes_make, episodes_show, episodes_verify
 from i2st_model.commands.evaluate import evaluate
 from i2st_model.commands.replay import replay
+from i2st_model.commands.sweep import sweep
 from i2st_model.commands.train import train
 from pipeline.commands.console import EXIT_SIGNAL, note, printable
 from pipeline.commands.extract import extract
@@ -32,7 +33,7 @@ from pipeline.commands.shards import info, verify
 from pipeline.commands.show import show
 from pipeline.errors import I2STError
 
-COMMANDS = (extract, train, replay, evaluate, compare, demo, info, verify, show)
+COMMANDS = (extract, train, replay, evaluate, compare, sweep, demo, info, verify, show)
 """Called as their functions are; in the order of `i2st --help`."""
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "manifest": (

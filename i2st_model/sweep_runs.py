@@ -1,0 +1,205 @@
+"""Training and evaluating the variants of a sweep, every one on the same episodes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from i2st_model.comparison import Comparison, compare
+from i2st_model.end_to_end.open_store import open_store, open_store_of
+from i2st_model.episode_sets import EpisodeSet
+from i2st_model.evaluate_config import EvaluateConfig
+from i2st_model.evaluation import evaluate_sets
+from i2st_model.load_method import load_method
+from i2st_model.result_tables import Cell, ResultTable, Row
+from i2st_model.results import Result
+from i2st_model.runs import CHECKPOINT_NAME
+from i2st_model.sweep import Variant, run_folder_of
+from i2st_model.training.config import TrainConfig
+from i2st_model.training.run import train
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedRun:
+    """One training of a sweep."""
+
+    variant: str
+    config: TrainConfig
+    folder: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether its checkpoint is there."""
+        return (self.folder / CHECKPOINT_NAME).is_file()
+
+
+def plan_runs(
+    variants: Sequence[Variant], *, seeds: int, root: Path, dataset: str, digest: str
+) -> list[list[PlannedRun]]:
+    """Name every run of a sweep.
+
+    Args:
+        variants: rows of the table.
+        seeds: trainings of each; the first has the config's own seed, the next one more.
+        root: folder of all runs.
+        dataset: name of the shards' dataset.
+        digest: of the shards.
+
+    Returns:
+        For each variant its runs, in the order of their seeds.
+    """
+    planned = []
+    for variant in variants:
+        first = variant.config.seed
+        configs = [replace(variant.config, seed=first + number) for number in range(seeds)]
+        planned.append(
+            [
+                PlannedRun(
+                    variant=variant.name,
+                    config=config,
+                    folder=run_folder_of(root, config, dataset=dataset, digest=digest),
+                )
+                for config in configs
+            ]
+        )
+    return planned
+
+
+def train_runs(
+    runs: Sequence[PlannedRun], shards: Path, *, jobs: int, threads: int
+) -> Iterator[PlannedRun]:
+    """Train what is not trained yet; a run that was cut short goes on.
+
+    Args:
+        runs: of a sweep.
+        shards: folder of the shards.
+        jobs: trainings at a time, each in a process of its own where there are several.
+        threads: CPU threads of each.
+
+    Yields:
+        PlannedRun: Each when it is finished.
+
+    Raises:
+        ConfigError: a variant's settings contradict each other or the shards.
+        ResourceError: the disk is full.
+    """
+    if jobs == 1:
+        for run in runs:
+            train_run(run, shards, threads)
+            yield run
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        waiting = {pool.submit(train_run, run, shards, threads): run for run in runs}
+        try:
+            for done in as_completed(waiting):
+                done.result()
+                yield waiting[done]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def train_run(run: PlannedRun, shards: Path, threads: int) -> None:
+    """Train one run, or what is left of it."""
+    torch.set_num_threads(threads)
+    config = run.config
+    store = open_store(shards, encoder=config.encoder, frames=config.frames, device=config.device)
+    train(config, store, run.folder, resume=True)
+
+
+def evaluate_runs(
+    planned: Sequence[Sequence[PlannedRun]],
+    cells: Sequence[EpisodeSet],
+    shards: Path,
+    config: EvaluateConfig,
+    *,
+    on_run: Callable[[PlannedRun], None],
+) -> list[list[list[Result]]]:
+    """Evaluate every run on the same episodes.
+
+    Args:
+        planned: finished runs of each variant.
+        cells: sets of episodes.
+        shards: folder of the shards.
+        config: precision and device.
+        on_run: called after every run.
+
+    Returns:
+        For each variant and each cell, the results of its seeds.
+
+    Raises:
+        ConfigError: a video is absent, or training saw some of it.
+        CheckpointError: a checkpoint is damaged.
+    """
+    found = []
+    for runs in planned:
+        by_seed = []
+        for run in runs:
+            store = open_store_of(
+                run.folder, shards, frames=run.config.frames, device=config.device
+            )
+            method, checkpoint = load_method(
+                run.config.method.partition(":")[0],
+                store,
+                shards=shards,
+                run=run.folder,
+                device=config.device,
+            )
+            own = evaluate_sets(method, store, cells, config, checkpoint=checkpoint)
+            by_seed.append([one.result for one in own])
+            on_run(run)
+        found.append([list(seeds) for seeds in zip(*by_seed, strict=True)])
+    return found
+
+
+def compare_variants(found: Sequence[Sequence[Sequence[Result]]]) -> list[list[Comparison]]:
+    """Compare every variant with the first one.
+
+    Args:
+        found: see `evaluate_runs`.
+
+    Returns:
+        For each variant one comparison per cell; of the first with itself, too.
+    """
+    return [
+        [compare(own, first) for own, first in zip(cells, found[0], strict=True)] for cells in found
+    ]
+
+
+def sweep_table(
+    variants: Sequence[Variant],
+    cells: Sequence[EpisodeSet],
+    compared: Sequence[Sequence[Comparison]],
+    *,
+    over: str,
+    notes: Sequence[str],
+) -> ResultTable:
+    """Arrange a sweep: a row per variant, accuracy and difference to the first row per cell.
+
+    Args:
+        variants: rows.
+        cells: ways and shots.
+        compared: see `compare_variants`.
+        over: which interval of the differences, of `i2st_model.comparison.QUESTIONS`.
+        notes: sentences below the table.
+
+    Returns:
+        The table.
+    """
+    several = len(variants) > 1
+    columns: list[str] = []
+    for cell in cells:
+        title = f"{cell.way}-way {cell.shot}-shot"
+        columns += [title, *([f"{title}, to first row"] if several else [])]
+    rows = []
+    for number, (variant, own) in enumerate(zip(variants, compared, strict=True)):
+        words: list[Cell] = []
+        for one in own:
+            difference = one.intervals[over] if number else None
+            words += [one.first, *([difference] if several else [])]
+        rows.append(Row(name=variant.name, cells=tuple(words)))
+    return ResultTable(
+        columns=tuple(columns), rows=tuple(rows), notes=tuple(notes), head="settings"
+    )

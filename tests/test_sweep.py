@@ -1,0 +1,176 @@
+"""`i2st sweep`: which variants there are, where their runs are kept, and what the table says."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from synthetic_shards import make_shards
+from typer.testing import CliRunner
+
+import cli
+from i2st_model.config import network_config
+from i2st_model.results import load_results
+from i2st_model.sweep import ABLATIONS, BASE, plan_variants, run_folder_of, variants_over
+from i2st_model.training.config import TrainConfig
+from pipeline.errors import ConfigError
+
+SETTINGS = ("dim=16", "heads=2", "mask_width=8", "num_instances=2", "perception_layers=1")
+SMALL = ["--train-episodes", "64", "--select", "last", "--device", "cpu", "--episodes", "60"]
+SMALL += [word for setting in (*SETTINGS, "stem_tokens=2000") for word in ("--set", setting)]
+
+
+def i2st(*words):
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+def done(*words):
+    result = i2st(*words)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refusal(*words):
+    result = i2st(*words)
+    assert result.exit_code == 2, result.output
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("place")
+    make_shards(folder / "shards" / "toy", signal=1.0)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(place, monkeypatch):
+    monkeypatch.chdir(place)
+
+
+# --- plans ---
+
+
+def test_axes_are_varied_one_at_a_time_or_in_a_grid():
+    axes = {"beta": ["0", "1"], "dim": ["8", "16"]}
+    assert variants_over({"beta": ["0", "1"]}, grid=False) == (("beta=0",), ("beta=1",))
+    one_by_one = ((), ("beta=0",), ("beta=1",), ("dim=8",), ("dim=16",))
+    assert variants_over(axes, grid=False) == one_by_one
+    grid = (("beta=0", "dim=8"), ("beta=0", "dim=16"), ("beta=1", "dim=8"), ("beta=1", "dim=16"))
+    assert variants_over(axes, grid=True) == grid
+
+
+def test_equal_settings_are_one_variant_under_its_first_name():
+    words = [(), ("beta=1",), ("global_weight=0.3",), ("frames=8",), ("beta=0",)]
+    planned = plan_variants(TrainConfig(), words, num_stored=8)
+    assert [one.name for one in planned] == [BASE, "beta=0"]
+    assert [one.config.beta for one in planned] == [1.0, 0]
+
+
+def test_frames_beyond_the_stored_ones_are_left_out():
+    planned = plan_variants(TrainConfig(), ABLATIONS["frames"].variants, num_stored=8)
+    assert [one.name for one in planned] == [f"frames={count}" for count in (2, 4, 6, 8)]
+    with pytest.raises(ConfigError, match="more frames than the 1 that are stored"):
+        plan_variants(TrainConfig(), ABLATIONS["frames"].variants, num_stored=1)
+
+
+@pytest.mark.parametrize("name", list(ABLATIONS))
+def test_every_named_sweep_is_of_settings_that_build_a_network(name):
+    planned = plan_variants(TrainConfig(), ABLATIONS[name].variants, num_stored=16)
+    assert len(planned) == len(ABLATIONS[name].variants)
+    for variant in planned:
+        network_config({"token_dim": 32, "grid": 4, **variant.config.network})
+
+
+def test_a_run_is_kept_by_its_settings_seed_and_shards():
+    config = TrainConfig()
+    place = run_folder_of(Path("runs"), config, dataset="toy", digest="a")
+    assert re.fullmatch(r"runs/sweep-toy/[0-9a-f]{10}-seed0", str(place))
+    other_seed = run_folder_of(Path("runs"), replace(config, seed=3), dataset="toy", digest="a")
+    assert other_seed.name == place.name.replace("seed0", "seed3")
+    for changed, digest in ((replace(config, beta=0.5), "a"), (config, "b")):
+        assert run_folder_of(Path("runs"), changed, dataset="toy", digest=digest) != place
+
+
+# --- the command ---
+
+
+def test_sweep_trains_once_and_evaluates_every_variant_on_the_same_episodes(tmp_path):
+    asked = ["sweep", "--over", "beta=0,1", *SMALL, "--shot", "1,2", "--seeds", 2, "--json"]
+    first = done(*asked, "--save", tmp_path / "r")
+    found = json.loads(first.stdout)
+    runs = [Path(run) for one in found["variants"] for run in one["runs"]]
+    assert len(set(runs)) == 4
+    trained = {run: (run / "checkpoint.safetensors").stat().st_mtime_ns for run in runs}
+    (runs[3] / "checkpoint.safetensors").unlink()  # as if it had been cut short
+    again = done(*asked)
+    assert json.loads(again.stdout) == found
+    assert "trained already: 3 of 4 runs" in again.stderr
+    times = {run: (run / "checkpoint.safetensors").stat().st_mtime_ns for run in runs}
+    assert [times[run] == trained[run] for run in runs] == [True, True, True, False]
+
+    results = load_results(tmp_path / "r")
+    assert [one.made_by.train_seed for one in results] == [0, 1] * 4
+    for number, one in enumerate(found["variants"]):
+        for place, cell in enumerate(one["cells"]):
+            at = 4 * number + 2 * place
+            by_hand = [100 * other.correct.mean() for other in results[at : at + 2]]
+            assert cell["first"]["mean"] == pytest.approx(sum(by_hand) / 2)
+            assert cell["num_seeds"] == 2
+    assert found["variants"][0]["cells"][0]["difference"] == 0
+    evaluated = done("evaluate", "--run", runs[0], "--split", "val", "--episodes", 60, "--json")
+    assert json.loads(evaluated.stdout)["accuracy"] == pytest.approx(
+        100 * results[0].correct.mean()
+    )
+
+
+def test_sweep_prints_differences_to_the_first_row_on_val():
+    shown = done("sweep", "--over", "beta=0,1", *SMALL).stdout.splitlines()
+    assert shown[0].split("  ")[0] == "settings"
+    assert re.fullmatch(r"beta=0 +\d+\.\d\d \+/- \d+\.\d\d +-", shown[2])
+    assert re.fullmatch(r"beta=1 +\S+ \+/- \S+ +[+-]\S+ \[[+-]\S+, [+-]\S+\]", shown[3])
+    assert shown[4].startswith("toy val: mean accuracy in percent over 60 episodes of 5 classes")
+    assert len(shown) == 5
+
+
+def test_sweep_says_when_the_test_split_was_read():
+    shown = done("sweep", "ways", *SMALL, "--split", "test", "--format", "markdown")
+    assert "a setting chosen by this table is chosen on test" in shown.stdout
+    assert "test has 5 classes: ways [5] of [5, 6, 7, 8, 9, 10]" in shown.stderr
+
+
+def test_sweep_says_when_val_has_chosen_the_weights_too():
+    words = [word if word != "last" else "val" for word in SMALL]
+    shown = done("sweep", "--over", "frames=2,4", *words, "--set", "val_episodes=20").stdout
+    assert "Val has chosen the step of the weights, too" in shown
+
+
+@pytest.mark.slow
+def test_trainings_in_processes_of_their_own_end_in_the_same_figures():
+    asked = ["sweep", "--over", "dice=0,0.5,2", *SMALL, "--json"]
+    in_processes = json.loads(done(*asked, "--jobs", 2).stdout)
+    for one in in_processes["variants"]:
+        (Path(one["runs"][0]) / "checkpoint.safetensors").unlink()
+    assert json.loads(done(*asked).stdout) == in_processes
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "sweep has neither a name nor --over; one of both was needed; pass frames, instances"),
+        (["frames", "--over", "beta=0"], "sweep has a name and --over"),
+        (["all"], "unknown sweep 'all'; known: frames, instances, attention, matching"),
+        (["--over", "beta"], "--over 'beta' cannot be read"),
+        (["--over", "beta=0", "--over", "beta=1"], "each setting once"),
+        (["--over", "beta=0,,1"], "--over '0,,1' holds an empty name"),
+        (["--over", "betta=0,1"], "unknown setting 'betta'.*did you mean 'beta'"),
+        (["--over", "beta=-1,0"], "beta=-1"),
+        (["frames", "--interval", "x"], "interval='x' is unknown; known: episodes, videos"),
+        (["frames", "--format", "html"], "format='html' is unknown"),
+        (["frames", "--way", "9"], "split 'val' of toy has 5 classes, way=9 needs 9"),
+    ],
+)
+def test_sweep_refuses_in_one_line_before_it_trains(words, message):
+    assert re.search(message, refusal("sweep", *words))
