@@ -111,6 +111,7 @@ def test_table_says_which_interval_answers_what():
         ),
         (["r@otam", "r@i2st", "--shot", "3"], "--shot beside a result file, for which it says"),
         (["r@otam", "otam", "--episode-file", "e"], "--episode-file beside a result file"),
+        (["r@otam", "r@i2st", "--frames", "4"], "--frames beside result files alone"),
         (["runs/none", "otam"], "runs/none is absent; a result file, the folder of a run or"),
         (["nonsense", "otam"], "unknown method 'nonsense'; known: bi_mhm"),
         (["shards", "otam"], "shards/config.json is absent; a run was needed"),

@@ -76,10 +76,8 @@ def compare(
         for name, side in (("A", first), ("B", second))
     ]
     cells = kept_cells(sides)
-    if cells:
-        refuse_typed(ctx, f"{OF_EPISODES} episode_file", "a result file")
-    elif episode_file is not None:
-        refuse_typed(ctx, OF_EPISODES, "--episode-file")
+    asked = [part.method for side in sides for part in side if part.method is not None]
+    _refuse_unread(ctx, kept=bool(cells), evaluated=bool(asked), replayed=episode_file is not None)
     config = EvaluateConfig(
         split=split,
         queries=queries,
@@ -91,33 +89,33 @@ def compare(
         device=device,
     )
     configs = cell_configs(config, numbers("--way", way), numbers("--shot", shot))
-    asked = [part.method for side in sides for part in side if part.method is not None]
     ready: Sequence[Any] = ()
     if asked:
         use_threads(threads)
-        shown = {"threads": threads, "precision": precision, "device": device}
+        shown = {"precision": precision, "device": device, "threads": threads}
         if not cells and episode_file is None:
             shown = {**asdict(config), "way": way, "shot": shot, **shown}
         ready = _open(asked, shards=shards, frames=frames, device=device, shown=shown)
-        if cells:
-            _require_fit(cells, ready[0].store, other_features)
-        else:
-            cells = open_cells(ready, configs, episode_file, other_features, drop_seen)
+        _require_fit(sides, cells, ready[0].store, other_features)
+        cells = cells or open_cells(ready, configs, episode_file, other_features, drop_seen)
     live = _evaluate(asked, ready, cells, config)
     found = _compare(sides, cells, live)
     if as_json:
-        show_json(
-            {
-                "first": first,
-                "second": second,
-                "cells": [
-                    {**_facts(cell), **one.to_json()}
-                    for cell, one in zip(cells, found, strict=True)
-                ],
-            }
-        )
+        values = [{**_facts(cell), **one.to_json()} for cell, one in zip(cells, found, strict=True)]
+        show_json({"first": first, "second": second, "cells": values})
         return
     typer.echo(render(comparison_table((first, second), cells, found), form))
+
+
+def _refuse_unread(ctx: typer.Context, *, kept: bool, evaluated: bool, replayed: bool) -> None:
+    """Refuse flags that would say nothing."""
+    if kept:
+        refuse_typed(ctx, f"{OF_EPISODES} episode_file", "a result file")
+    elif replayed:
+        refuse_typed(ctx, OF_EPISODES, "--episode-file")
+    if not evaluated:
+        unread = "shards frames other_features precision threads device"
+        refuse_typed(ctx, unread, "result files alone")
 
 
 def _open(
@@ -139,11 +137,15 @@ def _open(
     )
 
 
-def _require_fit(cells: Sequence[Any], store: Any, other_features: bool) -> None:
+def _require_fit(
+    sides: Sequence[Sequence[Any]], cells: Sequence[Any], store: Any, other_features: bool
+) -> None:
+    """Refuse shards that lack what a result file is about."""
     from i2st_model.episode_checks import require_fit
 
     for cell in cells:
-        require_fit(Path("the result file"), cell, store, other_features=other_features)
+        word = next(part.word for side in sides for part in side if part.kept)
+        require_fit(Path(word), cell, store, other_features=other_features)
 
 
 def _evaluate(
