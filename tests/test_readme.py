@@ -75,7 +75,7 @@ def test_links_between_documents_lead_somewhere(repository):
 
 def test_every_setting_stands_in_the_method_page_with_its_default(repository):
     page = (repository / "docs" / "method.md").read_text()
-    elsewhere = {"token_dim", "grid", "base_classes", "network"}
+    elsewhere = {"token_dim", "grid", "base_classes", "network", "options", "encoder"}
     for field in (*fields(NetworkConfig), *fields(TrainConfig)):
         if field.name not in elsewhere:
             assert f"| `{field.name}` | {field.default} |" in page, field.name
