@@ -6,7 +6,7 @@ from pathlib import Path
 
 from i2st_model.methods import get_method
 from i2st_model.methods.options import split_spec
-from i2st_model.runs import CHECKPOINT_NAME, LATEST_NAME, find_newest_run, read_config
+from i2st_model.runs import CHECKPOINT_NAME, LATEST_NAME, read_config, unfinished_runs
 from pipeline.errors import ConfigError
 
 NETWORK_METHOD = "i2st"
@@ -83,11 +83,12 @@ def newest_run_of(method: str, root: Path) -> Path:
     if finished:
         # The name breaks ties of coarse clocks, so that the answer never depends on the listing.
         return max(finished, key=lambda path: (path.stat().st_mtime_ns, path.parent.name)).parent
-    if method == NETWORK_METHOD:
-        return find_newest_run(root)  # says what is unfinished
+    unfinished = [run for run in unfinished_runs(root) if _trained(run, method)]
+    state = f", {unfinished[0]} is unfinished" if unfinished else ""
+    remedy = f"--run {unfinished[0]} --resume" if unfinished else f"--method {method}"
     raise ConfigError(
-        f"no finished run of {method} in {root}; a checkpoint was needed; "
-        f"run `i2st train --method {method}`"
+        f"no finished run of {method} in {root}{state}; a checkpoint was needed; "
+        f"run `i2st train {remedy}`"
     )
 
 
@@ -126,8 +127,6 @@ def choose_method_runs(
 
 
 def _trained(run: Path, method: str) -> bool:
-    if run.is_symlink():  # latest is one of the others
-        return False
     try:
         return method_of_run(run) == method
     except ConfigError:  # a checkpoint that was copied in without its config

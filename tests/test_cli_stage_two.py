@@ -133,7 +133,7 @@ def test_evaluate_refuses_in_one_line(run, words, message):
 
 def test_absent_runs_and_shards_are_named_with_what_makes_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "no finished run in runs" in refusal("evaluate")
+    assert "no finished run of i2st in runs" in refusal("evaluate")
     assert "run `i2st extract`" in refusal("train")
     assert "run `i2st extract`" in refusal("evaluate", "--method", "otam")
     assert "no unfinished run in runs" in refusal("train", "--resume")

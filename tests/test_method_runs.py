@@ -70,6 +70,26 @@ def test_what_cannot_be_chosen_is_refused(root, tmp_path):
         choose_method_runs(None, [Path("nowhere")], root=root)
 
 
+def test_a_run_of_another_method_never_stands_for_one(root):
+    for name in ("a", "c"):
+        (root / name / "checkpoint.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"no finished run of i2st in .*[ac] is unfinished.*--re"):
+        choose_method_runs(["i2st", "otam"], [], root=root)
+    (root / "d" / "checkpoint.safetensors").unlink()  # unfinished, but of trx
+    for name in ("a", "c"):
+        (root / name / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"no finished run of i2st in \S+; .*train --method i2st`"):
+        newest_run_of("i2st", root)
+
+
+def test_equally_old_runs_are_told_apart_by_name(root):
+    for name in ("b", "d"):
+        os.utime(root / name / "checkpoint.safetensors", (9, 9))
+    assert newest_run_of("trx", root) == root / "d"
+    (root / "d").rename(root / "aa")
+    assert newest_run_of("trx", root) == root / "b"
+
+
 def test_methods_with_weights_are_trained_ones():
     trained = {name: is_trained(name) for name in ("i2st", "trx", "hyrsm", "otam", "linear_probe")}
     assert [name for name, yes in trained.items() if yes] == ["i2st", "trx", "hyrsm"]
