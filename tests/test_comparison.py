@@ -10,6 +10,7 @@ from simulated_methods import answer, draw_set
 from i2st_model.bootstrap import class_half_width, student_quantile
 from i2st_model.clusters import class_scores, gains_of, lost_to, video_variance
 from i2st_model.comparison import compare, require_pairs
+from i2st_model.folds import join_folds
 from i2st_model.results import Result
 from i2st_model.statistics import Interval, seed_interval, t_quantile
 from pipeline.errors import ConfigError
@@ -229,3 +230,48 @@ def test_false_positives_over_classes_are_5_percent_in_1000_simulations(classes)
     found = false_positives(1000, EFFECTS, classes=classes)
     assert found["classes"] == pytest.approx(0.05, abs=0.01 + 0.007)  # 0.007: luck of 1,000
     assert found["episodes"] > 0.4
+
+
+# --- folds ---
+
+
+def fold(seed, number):
+    """Two methods on six classes whose names no other fold has, at the end or front of the list."""
+    results = []
+    for result in pair(seed, classes=6, episodes=200):
+        mine = result.episodes
+        names = {name: f"{'zxya'[number]}{name}" for name in mine.class_names}
+        renamed = replace(
+            mine,
+            class_names=tuple(names.values()),
+            video_ids=tuple(names[one.split("/")[0]] + one[4:] for one in mine.video_ids),
+        )
+        results.append(replace(result, episodes=renamed))
+    return results
+
+
+def test_joined_folds_keep_every_clip_and_answer():
+    folds = [fold(seed, seed) for seed in range(4)]
+    (first, second) = (join_folds([own[side] for own in folds]) for side in range(2))
+    assert len(first.episodes.class_names) == 24
+    at = 0
+    for own in folds:
+        for e in range(0, 200, 40):
+            mine, all_of_them = own[0].episodes, first.episodes
+            ids = np.array(mine.video_ids)[mine.support[e]]
+            assert (np.array(all_of_them.video_ids)[all_of_them.support[at + e]] == ids).all()
+            names = np.array(mine.class_names)[mine.classes[e]]
+            assert (np.array(all_of_them.class_names)[all_of_them.classes[at + e]] == names).all()
+        at += 200
+    found = compare([first], [second])
+    means = [compare([a], [b]).difference for a, b in folds]
+    assert found.difference == pytest.approx(np.mean(means))
+    assert found.num_classes == 24
+    one = compare([folds[0][0]], [folds[0][1]])
+    assert found.intervals["classes"].half_width < one.intervals["classes"].half_width
+
+
+def test_folds_that_share_a_class_are_refused():
+    (first, _), (other, _) = fold(0, 0), fold(1, 0)
+    with pytest.raises(ValueError, match="a class is named twice"):
+        join_folds([first, other])
