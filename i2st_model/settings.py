@@ -11,6 +11,8 @@ import yaml
 
 from i2st_model.config import NetworkConfig
 from i2st_model.config_checks import required_type
+from i2st_model.methods import method_class
+from i2st_model.methods.options import split_spec
 from i2st_model.runs import read_config
 from i2st_model.settings_file import read_settings
 from i2st_model.training.config import MAPPINGS, TrainConfig, train_config
@@ -78,13 +80,16 @@ def change_config(
         file: YAML with the same names, see `read_settings`.
 
     Returns:
-        The changed config, checked.
+        The changed config, checked; at the learning rate of a method it did not have before,
+        unless one is given.
 
     Raises:
+        BackendError: no method has that name.
         ConfigError: a word or the file is malformed, or a name or value is not allowed.
     """
     train: dict[str, Any] = {}
     inner: dict[str, Any] = {name: dict(getattr(config, name)) for name in MAPPINGS}
+    old_method = config.method
     try:
         for word in () if file is None else read_settings(file):
             _set(word, train, inner)
@@ -92,10 +97,14 @@ def change_config(
     except ConfigError as error:
         where = "" if file is None or str(file) in str(error) else f"{file}: "
         raise ConfigError(f"{where}{error}") from None
+    given = {*train, *flags}
     train = dict(flags)
     for word in words:
         _set(word, train, inner)
-    return replace(config, **train, **inner)
+    config = replace(config, **train, **inner)
+    if config.method == old_method or "fast_rate" in {*given, *train}:
+        return config
+    return replace(config, fast_rate=method_class(split_spec(config.method)[0]).learning_rate)
 
 
 def _set(word: str, train: dict[str, Any], inner: dict[str, Any]) -> None:

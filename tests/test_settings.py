@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from i2st_model.methods.hyrsm import HyRSM
 from i2st_model.runs import CONFIG_NAME
 from i2st_model.settings import change_config, recorded_run
 from i2st_model.settings_file import write_settings
@@ -158,3 +159,21 @@ def test_printed_settings_and_a_runs_config_json_read_back_as_they_were(tmp_path
         assert change_config(TrainConfig(), {}, [], file=file) == config
     with pytest.raises(ConfigError, match=r"gone.yaml cannot be read: .*No such file"):
         change_config(TrainConfig(), {}, [], file=tmp_path / "gone.yaml")
+
+
+def test_method_is_trained_at_its_own_rate_unless_one_is_given(tmp_path):
+    assert HyRSM.learning_rate == 1e-5
+    assert change_config(TrainConfig(), {"method": "hyrsm"}, []).fast_rate == 1e-5
+    assert change_config(TrainConfig(), {"method": "hyrsm:heads=4"}, []).fast_rate == 1e-5
+    assert change_config(TrainConfig(), {"method": "hyrsm"}, ["fast_rate=1e-3"]).fast_rate == 1e-3
+    file = tmp_path / "settings.yaml"
+    file.write_text("method: hyrsm\nfast_rate: 0.5\n")
+    assert change_config(TrainConfig(), {}, [], file=file).fast_rate == 0.5
+    file.write_text("method: hyrsm\n")
+    changed = change_config(TrainConfig(), {}, ["seed=3"], file=file)
+    assert (changed.fast_rate, changed.slow_rate) == (1e-5, TrainConfig().slow_rate)
+
+
+def test_resumed_method_keeps_the_rate_it_was_begun_with():
+    begun = TrainConfig(method="hyrsm", fast_rate=0.25)
+    assert change_config(begun, {"method": "hyrsm"}, ["episodes=640"]).fast_rate == 0.25

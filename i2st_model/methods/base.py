@@ -30,6 +30,8 @@ class FewShotMethod(nn.Module):
     """Whether it takes frame embeddings beside tokens."""
     trainable: ClassVar[bool] = False
     """Whether it has weights after `fit`, so that it is used from a training run alone."""
+    learning_rate: ClassVar[float] = 1e-3
+    """Rate that suits its weights on frozen features; `i2st train` takes it unless told."""
     uses_class_names: ClassVar[bool] = False
     """Whether it knows the names of the classes it is tested on; marked in every report."""
     needs_train_mean: bool = False

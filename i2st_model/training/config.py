@@ -106,7 +106,8 @@ class TrainConfig:
     """Show each clip in one of the stored views, drawn at random; base leaves them aside. Without
     stored views both are the same."""
     fast_rate: float = 1e-3
-    """Learning rate of projection and mask decoder, and of all of another method. Measured."""
+    """Learning rate of projection and mask decoder (measured), and of all of another method, which
+    may name its own: then `i2st train --method` takes that."""
     slow_rate: float = 1e-5
     """Learning rate of the rest. Measured by class cross-validation inside train and val: 1e-4 fits
     the 11 training classes better and new classes 0.8 points worse; more classes may bear more."""
