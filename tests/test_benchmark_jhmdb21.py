@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -101,7 +102,7 @@ def simulated(seed, **effects):
 
 def test_difference_on_one_split_has_the_intervals_of_compare():
     first, second = simulated(0, of_classes=0.4, of_videos=0.4)
-    ours, theirs = difference([(first, second)]), compare(first, second)
+    ours, theirs = difference([[(first, second)]]), compare(first, second)
     assert ours.mean == pytest.approx(theirs.difference)
     for half, name in zip(ours.halves, ("episodes", "videos", "classes"), strict=False):
         assert half == pytest.approx(theirs.intervals[name].half_width)
@@ -110,10 +111,29 @@ def test_difference_on_one_split_has_the_intervals_of_compare():
 
 def test_difference_gains_no_certainty_about_videos_and_classes_from_testing_them_twice():
     pair = tuple(simulated(1, of_classes=0.4, of_videos=0.4))
-    once, twice = difference([pair]), difference([pair, pair])
+    once, twice = difference([[pair]]), difference([[pair], [pair]])
     assert twice.mean == pytest.approx(once.mean)
-    assert twice.halves[1] == pytest.approx(once.halves[1])
-    assert twice.halves[2] == pytest.approx(once.halves[2], rel=0.1)
+    assert twice.halves[0] == pytest.approx(once.halves[0] / 2**0.5)
+    assert twice.halves[1:] == pytest.approx(once.halves[1:])
+
+
+def test_difference_over_folds_knows_that_classes_of_one_fold_may_be_easier_than_of_another():
+    """Two folds that differ by 20 points leave the mean of other classes open by more."""
+    folds = []
+    for number, ease in enumerate((1.0, 2.5)):
+        rng = np.random.default_rng(number)
+        drawn = draw_set(rng, classes=5)
+        episodes = replace(
+            drawn,
+            class_names=tuple(f"{number}{name}" for name in drawn.class_names),
+            video_ids=tuple(f"{number}{name}" for name in drawn.video_ids),
+        )
+        folds.append(([answer(rng, episodes, ease=ease)], [answer(rng, episodes, ease=1.5)]))
+    apart = [difference([[fold]]).mean for fold in folds]
+    both = difference([folds])
+    assert apart[1] - apart[0] > 20
+    assert both.mean == pytest.approx(np.mean(apart))
+    assert both.halves[2] > (apart[1] - apart[0]) / 4
 
 
 def test_difference_over_seeds_is_students_interval():
@@ -123,7 +143,7 @@ def test_difference_over_seeds_is_students_interval():
     seeds = [answer(rng, episodes), answer(rng, episodes, ease=1.8)]
     reference = [answer(rng, episodes)]
     apart = 100 * abs(seeds[0].correct.mean() - seeds[1].correct.mean())
-    found = difference([(seeds, reference)])
+    found = difference([[(seeds, reference)]])
     assert found.halves[3] == pytest.approx(12.706 * apart / 2, rel=1e-3)
 
 

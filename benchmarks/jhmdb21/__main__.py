@@ -12,8 +12,9 @@ from pathlib import Path
 from benchmarks import jhmdb21
 from benchmarks.jhmdb21.data import extract_shards, outer_splits, read_classes
 from benchmarks.jhmdb21.jobs import Job, outer_jobs, run_job
-from benchmarks.jhmdb21.tables import Tables, write_docs
+from benchmarks.jhmdb21.tables import Tables, missing_lines, write_docs
 from benchmarks.jhmdb21.variants import VARIANTS
+from pipeline.errors import I2STError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -33,15 +34,17 @@ def main() -> None:
         for name in dict.fromkeys(job.variant.shards for job in jobs):
             of_shards = [job for job in jobs if job.variant.shards == name]
             if not all(job.done for job in of_shards):
-                print(f"shards {name} {extract_shards(name, asked.data, asked.out)}", flush=True)
+                try:
+                    digest = extract_shards(name, asked.data, asked.out)
+                except I2STError as error:
+                    print(f"failed: shards {name}: {error}", flush=True)
+                    continue
+                print(f"shards {name} {digest}", flush=True)
                 run_all(of_shards, asked.jobs)
     text = Tables(keys, splits, asked.seeds, asked.out).markdown()
     (asked.out / "tables.md").write_text(text + "\n", encoding="utf-8")
     print(text)
-    missing = [job for job in jobs if not job.done]
-    print(f"\n{len(missing)} of {len(jobs)} results are missing")
-    for job in missing if asked.dry_run else ():
-        print(f"missing: {job.key} {job.split.name} seed {job.seed}")
+    print("\n".join(["", *missing_lines(jobs)]))
     if asked.docs:
         write_docs(text)
 

@@ -31,6 +31,8 @@ class Split:
     name: str
     train: tuple[str, ...]
     test: tuple[str, ...]
+    order: int = 0
+    """Splits of one order share no test class."""
 
 
 def read_classes(data: Path) -> dict[str, list[str]]:
@@ -63,7 +65,12 @@ def folds_of(classes: Sequence[str], name: str, orders: int, folds: int) -> list
             train = sorted(set(order) - set(test))
             number = seed * folds + fold
             found.append(
-                Split(name=f"{name}{number}", train=tuple(train), test=tuple(sorted(test)))
+                Split(
+                    name=name + str(number),
+                    train=tuple(train),
+                    test=tuple(sorted(test)),
+                    order=seed,
+                )
             )
     return found
 

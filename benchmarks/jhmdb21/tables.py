@@ -70,13 +70,14 @@ class Tables:
     def _differences(self, key: str, other: str, group: Sequence[Split]) -> list[str]:
         found = []
         for place in range(len(SHOTS)):
-            pairs: list[Pair] = []
+            orders: dict[int, list[Pair]] = {}
             for split in group:
                 first, second = (self._results(k, split, place) for k in (key, other))
                 if first and second:
-                    pairs.append((first, second))
-            partly = "" if len(pairs) == len(group) else f" on {len(pairs)} of {len(group)}"
-            found.append(f"{difference(pairs)}{partly}" if pairs else "-")
+                    orders.setdefault(split.order, []).append((first, second))
+            count = sum(map(len, orders.values()))
+            partly = "" if count == len(group) else f" on {count} of {len(group)}"
+            found.append(f"{difference(list(orders.values()))}{partly}" if orders else "-")
         return found
 
     def _jobs(self, key: str, group: Sequence[Split]) -> list[Job]:
@@ -108,6 +109,20 @@ def write_docs(text: str) -> None:
     before, _, rest = docs.partition(BEGIN)
     _, _, after = rest.partition(END)
     DOCS.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+def missing_lines(jobs: Sequence[Job]) -> list[str]:
+    """What is not done, by row, with the processor seconds of what is."""
+    keys = list(dict.fromkeys(job.key for job in jobs))
+    lines = [f"{sum(not job.done for job in jobs)} of {len(jobs)} results are missing"]
+    for key in keys:
+        own = [job for job in jobs if job.key == key]
+        every = [*own, *(need for job in own for need in job.needs)]
+        left = [job for job in every if not job.done]
+        if left:
+            each = _seconds([job for job in every if job.done])
+            lines.append(f"missing: {key} {len(left)} of {len(every)} jobs, {each} s of training")
+    return lines
 
 
 @cache
