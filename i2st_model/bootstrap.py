@@ -11,24 +11,24 @@ Shape letters: C classes, R rounds.
 import numpy as np
 from numpy.typing import NDArray
 
+from i2st_model.statistics import t_quantile
+
 ROUNDS = 2000
 LEAST_CLASSES = 4
 """Fewer classes say nothing about other classes."""
 
 
-def student_quantile(
-    scores: NDArray[np.float64], *, rounds: int = ROUNDS, seed: int = 0, level: float = 0.95
-) -> float:
-    """Quantile of the absolute studentised mean, by resampling the scores.
+def student_quantile(scores: NDArray[np.float64], *, rounds: int = ROUNDS, seed: int = 0) -> float:
+    """95 % quantile of the absolute studentised mean, by resampling the scores.
 
     Args:
         scores: (C,) what each class adds.
         rounds: R, of the bootstrap.
         seed: of the resampling.
-        level: of the interval.
 
     Returns:
-        What takes the place of 1.96; infinite where too many rounds draw one value alone.
+        What takes the place of 1.96; that of Student's law where so few scores differ that too many
+        rounds draw one value alone.
     """
     count = len(scores)
     centred = scores - scores.mean()
@@ -38,7 +38,8 @@ def student_quantile(
     flat = variance_R <= 1e-12 * (centred**2).mean()
     error_R = np.sqrt(np.where(flat, 1.0, variance_R) / (count - 1))
     student_R = np.where(flat, np.inf, np.abs(mean_R) / error_R)
-    return float(np.quantile(student_R, level, method="higher"))
+    found = float(np.quantile(student_R, 0.95, method="higher"))
+    return found if np.isfinite(found) else t_quantile(count - 1)
 
 
 def class_half_width(

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from simulated_methods import answer, draw_set
 
+from benchmarks.false_positives import EFFECTS, false_positives
+from benchmarks.simulated_methods import answer, draw_set
 from i2st_model.bootstrap import class_half_width, student_quantile
 from i2st_model.clusters import class_scores, gains_of, lost_to, video_variance
 from i2st_model.comparison import compare, require_pairs
@@ -14,8 +15,6 @@ from i2st_model.folds import join_folds
 from i2st_model.results import Result
 from i2st_model.statistics import Interval, seed_interval, t_quantile
 from pipeline.errors import ConfigError
-
-EFFECTS = {"of_classes": 0.4, "pulls": 0.4, "of_videos": 0.6, "of_support": 0.6}
 
 
 def pair(seed, *, effects=EFFECTS, **shape):
@@ -127,6 +126,11 @@ def test_student_quantile_follows_a_written_out_bootstrap():
     assert student_quantile(scores, rounds=300, seed=7) == pytest.approx(expected)
 
 
+def test_quantile_is_students_where_one_class_alone_differs():
+    scores = np.array([3.0, -3.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])  # rounds of zeros alone: 10 %
+    assert student_quantile(scores) == pytest.approx(2.365, abs=1e-3)
+
+
 def test_class_half_width_needs_four_classes_and_some_spread():
     assert class_half_width(np.array([1.0, -1.0, 0.0]), 0.0) is None
     assert class_half_width(np.zeros(6), 0.0) == 0.0
@@ -199,27 +203,19 @@ def test_compare_says_how_episodes_differ(shape, message):
 # --- A/A: two methods of equal true accuracy ---
 
 
-def false_positives(simulations, effects, **shape):
-    """Share of simulations whose interval leaves out 0, by interval."""
-    rng = np.random.default_rng(0)
-    wrong = dict.fromkeys(("episodes", "videos", "classes"), 0)
-    for _ in range(simulations):
-        episodes = draw_set(rng, **shape)
-        found = compare([answer(rng, episodes, **effects)], [answer(rng, episodes, **effects)])
-        for name in wrong:
-            interval = found.intervals[name]
-            wrong[name] += not interval.low <= 0 <= interval.high
-    return {name: count / simulations for name, count in wrong.items()}
+def shares(simulations, effects, **shape):
+    found = false_positives(simulations, effects, **shape)
+    return {name: share for name, (share, _) in found.items()}
 
 
 def test_interval_over_classes_holds_where_that_over_episodes_fails():
-    found = false_positives(150, EFFECTS, episodes=600, classes=12)
+    found = shares(150, EFFECTS, episodes=600, classes=12)
     assert found["classes"] <= 0.11  # 0.05 expected; 0.018 is one standard deviation
     assert found["episodes"] > 0.3
 
 
 def test_interval_over_videos_holds_where_classes_do_not_differ():
-    found = false_positives(150, {"of_videos": 1.0}, episodes=1000)
+    found = shares(150, {"of_videos": 1.0}, episodes=1000)
     assert found["videos"] <= 0.11
     assert found["episodes"] > 0.15
 
@@ -227,7 +223,7 @@ def test_interval_over_videos_holds_where_classes_do_not_differ():
 @pytest.mark.slow
 @pytest.mark.parametrize("classes", [10, 24])
 def test_false_positives_over_classes_are_5_percent_in_1000_simulations(classes):
-    found = false_positives(1000, EFFECTS, classes=classes)
+    found = shares(1000, EFFECTS, classes=classes)
     assert found["classes"] == pytest.approx(0.05, abs=0.01 + 0.007)  # 0.007: luck of 1,000
     assert found["episodes"] > 0.4
 

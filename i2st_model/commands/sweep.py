@@ -222,14 +222,14 @@ def _notes(
     cell: Any, start: Any, seeds: int, interval: str, split: str, compared: Sequence[Sequence[Any]]
 ) -> list[str]:
     """What the figures are, and what they must not be taken for."""
-    first = compared[0][0]
+    first, several = compared[0][0], len(compared) > 1
+    differences = f"; differences with 95 % intervals over {interval}" if several else ""
     notes = [
         f"{cell.dataset} {split}: mean accuracy in percent over {cell.num_episodes} episodes of "
         f"{first.num_classes} classes and {seeds} {'trainings' if seeds > 1 else 'training'}, +/- "
-        f"95 % half-width over episodes; differences with 95 % intervals over {interval}; digest "
-        f"{cell.digest[:12]}.",
+        f"95 % half-width over episodes{differences}; digest {cell.digest[:12]}.",
     ]
-    if interval in first.why_not and len(compared) > 1:
+    if interval in first.why_not and several:
         notes.append(f"no interval over {interval}: {first.why_not[interval]}.")
     if split == "test":
         notes.append("Read on the test split: a setting chosen by this table is chosen on test.")

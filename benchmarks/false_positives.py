@@ -1,0 +1,69 @@
+"""How often the intervals of `i2st compare` call one of two equally good methods better.
+
+    python -m benchmarks.false_positives [--simulations 1000]
+
+Prints Markdown. Two methods of equal true accuracy (`benchmarks.simulated_methods`) answer 1,000
+5-way episodes of 30 videos per class; classes, videos and episodes are drawn afresh each time. A
+95 % interval leaves out 0 in 5 % of the simulations where it answers the question "other classes
+and other videos". Expected before the first run: 5 % for the interval over classes, far more for
+that over episodes as soon as videos or classes differ.
+"""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from benchmarks.simulated_methods import answer, draw_set
+from i2st_model.comparison import compare
+
+NAMES = ("episodes", "videos", "classes")
+EFFECTS = {"of_classes": 0.4, "pulls": 0.4, "of_videos": 0.6, "of_support": 0.6}
+"""Spread of what classes and videos do, beside an ease of 1.5 and answers that vary by 1.3."""
+
+WORLDS: tuple[tuple[str, Mapping[str, float], Mapping[str, Any]], ...] = (
+    ("10 classes", EFFECTS, {"classes": 10}),
+    ("16 classes", EFFECTS, {"classes": 16}),
+    ("24 classes", EFFECTS, {"classes": 24}),
+    ("24 classes, 5-shot", EFFECTS, {"classes": 24, "shot": 5}),
+    ("5 classes, all in every episode", EFFECTS, {"classes": 5}),
+    ("10 classes that do not differ", {"of_videos": 1.0, "of_support": 0.5}, {"classes": 10}),
+    ("nothing differs", {}, {"classes": 10}),
+)
+
+
+def false_positives(
+    simulations: int, effects: Mapping[str, float], **shape: Any
+) -> dict[str, tuple[float, float]]:
+    """Share of simulations whose interval leaves out 0, and its median half-width in points."""
+    rng = np.random.default_rng(0)
+    wrong = dict.fromkeys(NAMES, 0)
+    halves: dict[str, list[float]] = {name: [] for name in NAMES}
+    for _ in range(simulations):
+        episodes = draw_set(rng, **shape)
+        found = compare([answer(rng, episodes, **effects)], [answer(rng, episodes, **effects)])
+        for name in NAMES:
+            interval = found.intervals[name]
+            assert interval is not None
+            wrong[name] += not interval.low <= 0 <= interval.high
+            halves[name].append(interval.half_width)
+    return {name: (wrong[name] / simulations, float(np.median(halves[name]))) for name in NAMES}
+
+
+def main() -> None:
+    """Print one row per world."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--simulations", type=int, default=1000)
+    simulations = parser.parse_args().simulations
+    print(f"False positives in {simulations} simulations, and median half-width in points\n")
+    print(f"| world | {' | '.join(f'over {name}' for name in NAMES)} |")
+    print(f"|---|{'---|' * len(NAMES)}")
+    for world, effects, shape in WORLDS:
+        found = false_positives(simulations, effects, **shape)
+        cells = [f"{100 * found[name][0]:.1f} %, {found[name][1]:.1f}" for name in NAMES]
+        print(f"| {world} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
