@@ -180,7 +180,8 @@ def _provenance(
     trained: dict[str, Any] = {}
     if checkpoint is not None:
         trained = {
-            "run": checkpoint.path.parent.name,
+            # By the name it keeps: `latest` leads to another run tomorrow.
+            "run": checkpoint.path.parent.resolve().name,
             "checkpoint_sha256": hashlib.sha256(checkpoint.path.read_bytes()).hexdigest(),
             "train_seed": checkpoint.info.train.get("seed"),
         }

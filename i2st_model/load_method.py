@@ -51,20 +51,14 @@ def load_method(
 
     Raises:
         BackendError: no method has that name.
-        ConfigError: a trained method without a run, a run on other features, or no train video to
-            centre on.
+        ConfigError: a trained method without a run, a run of another method or on other features,
+            or no train video to centre on.
         CheckpointError: the checkpoint is damaged.
     """
     place = torch.device(resolve_device(device))
-    if name == TRAINED:
-        if run is None:
-            raise ConfigError("method i2st has no run; a trained network was needed; pass --run")
-        return load_trained(store, shards=shards, run=run, device=place)
-    method = get_method(name)
-    if method.trainable or _trained_with_encoder(name, store, run):
-        if run is None:
-            raise ConfigError(f"method {name} has no run; trained weights were needed; pass --run")
-        return load_trained(store, shards=shards, run=run, device=place)
+    method = None if name == TRAINED else get_method(name)
+    if method is None or method.trainable or _trained_with_encoder(name, store, run):
+        return _of_run(name, store, shards, run, place)
     names = list(mean_classes) if mean_classes is not None else store.classes_of("train")
     rows = store.rows_of(names)
     if method.needs_train_mean and not len(rows):
@@ -72,8 +66,27 @@ def load_method(
             f"{shards} holds no train video; {name} is centred on their mean; extract the train "
             "split too"
         )
-    method.fit(train_statistics(store, rows))
+    method.fit(_known_to(method, train_statistics(store, rows)))
     return method.to(place).eval(), None
+
+
+def _of_run(
+    name: str, store: FeatureStore, shards: Path, run: Path | None, device: torch.device
+) -> tuple[FewShotMethod, Checkpoint]:
+    if run is None:
+        raise ConfigError(f"method {name} has no run; trained weights were needed; pass --run")
+    method, checkpoint = load_trained(store, shards=shards, run=run, device=device)
+    if checkpoint.info.method != name:
+        raise ConfigError(
+            f"{run} is a run of {checkpoint.info.method}; one of {name} was needed; pass another "
+            "--run"
+        )
+    return method, checkpoint
+
+
+def _known_to(method: FewShotMethod, statistics: TrainStatistics) -> TrainStatistics:
+    """Leave out class names, of the test split too, unless a method is marked as knowing them."""
+    return statistics if method.uses_class_names else replace(statistics, class_names=())
 
 
 def _trained_with_encoder(name: str, store: FeatureStore, run: Path | None) -> bool:
@@ -140,7 +153,8 @@ def _trained_method(store: FeatureStore, checkpoint: Checkpoint) -> FewShotMetho
     # The weights bring the mean of the videos that were trained on; zeros hold its place.
     means = torch.zeros(store.index.embedding_dim)
     no_rows = np.empty(0, dtype=np.int64)
-    method.fit(replace(train_statistics(store, no_rows), mean_embedding=means))
+    statistics = replace(train_statistics(store, no_rows), mean_embedding=means)
+    method.fit(_known_to(method, statistics))
     _load_weights(store, method, checkpoint)
     return method
 

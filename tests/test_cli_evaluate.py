@@ -103,6 +103,15 @@ def test_several_runs_of_one_method_stand_in_rows_of_their_own():
     ]
 
 
+def test_shards_that_a_run_was_not_trained_on_are_said():
+    said = "runs/seed1 was trained on toy, digest "
+    assert said not in done("evaluate", *FEW).stderr
+    make_shards(Path("other") / "longer", name="longer", classes=(6, 5, 6), seed=1)
+    found = done("evaluate", *FEW, "--shards", "other/longer")
+    assert said in found.stderr
+    assert "these shards are of longer, digest" in found.stderr
+
+
 def test_a_run_is_of_its_own_method():
     message = "runs/seed0 is a run of i2st, asked for: otam.*add i2st to --method"
     assert re.search(message, refusal(2, "evaluate", "--run", "runs/seed0", "--method", "otam"))
@@ -123,6 +132,7 @@ def test_a_run_is_of_its_own_method():
         (["--method", "hyrsm"], "no finished run of hyrsm in runs; .* `i2st train --method hyrsm`"),
         (["--format", "html"], "format='html' is unknown; known: table"),
         (["--precision", "half"], "precision='half' is unknown; one of float32, float64"),
+        (["--frames", 0], "frames=0 per clip, .* 1 to 4 is needed"),
         (["--save", "nowhere/r"], "nowhere is no folder; one was needed for r"),
         (["--save", "shards"], "shards is there already; a new file was needed; name another"),
         (["--episode-file", "e", "--seed", 1], "--seed beside --episode-file, for which it says"),

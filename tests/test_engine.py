@@ -202,7 +202,9 @@ def test_widened_methods_leave_the_given_one_alone(store):
 
 
 def test_several_sets_share_prepared_videos_and_equal_single_evaluations(store):
-    configs = [replace(FEW, shot=1), replace(FEW, shot=3), replace(FEW, way=4, split="val")]
+    # With one shot a table is made; the videos of val lie behind others that are prepared too.
+    configs = [replace(FEW, shot=1), replace(FEW, shot=3), replace(FEW, shot=1, split="val")]
+    assert all(table_pays(get_method("bi_mhm"), 60, 50 * 10 * 5, one.shot) for one in configs[::2])
     sets = [draw_episodes(store, config) for config in configs]
     seen = []
     method = built(store, "bi_mhm", {})

@@ -8,11 +8,14 @@ from synthetic_shards import FINGERPRINT, make_shards
 
 from i2st_model.checkpoints import load_checkpoint
 from i2st_model.class_videos import group_videos
+from i2st_model.episode_draws import draw_episodes
 from i2st_model.episodes import EpisodeSampler
 from i2st_model.evaluated import per_class_accuracy
-from i2st_model.evaluation import EvaluateConfig, evaluate
+from i2st_model.evaluation import EvaluateConfig, evaluate, evaluate_sets
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method
+from i2st_model.methods import METHODS
+from i2st_model.methods.protonet import ProtoNet
 from i2st_model.scoring import PREPARE_VIDEOS, Predictions, prepare_videos
 from i2st_model.statistics import paired_difference
 from i2st_model.training.config import TrainConfig
@@ -283,6 +286,50 @@ def test_i2st_without_a_run_and_unknown_methods_are_refused(store, shards):
         load_method("i2st", store, shards=shards)
     with pytest.raises(BackendError, match="unknown method 'trx9'; known: bi_mhm"):
         load_method("trx9", store, shards=shards)
+
+
+def test_a_run_of_another_method_is_refused(store, shards, run):
+    with pytest.raises(ConfigError, match=r"is a run of i2st; one of trx was needed; pass another"):
+        load_method("trx", store, shards=shards, run=run)
+
+
+def test_results_name_the_run_that_a_link_leads_to(store, shards, run, tmp_path):
+    (tmp_path / "latest").symlink_to(run, target_is_directory=True)
+    method, checkpoint = load_method("i2st", store, shards=shards, run=tmp_path / "latest")
+    found = evaluate(method, store, replace(FEW, episodes=2), checkpoint=checkpoint)
+    assert found.result.made_by.run == run.name != "latest"
+
+
+class Curious(ProtoNet):
+    """Keeps whatever it is told of classes."""
+
+    def fit(self, train):
+        self.names = train.class_names
+
+    def prepare(self, clips):
+        self.told = clips.classes
+        return super().prepare(clips)
+
+
+class Marked(Curious):
+    """The same, marked in reports."""
+
+    uses_class_names = True
+
+
+@pytest.mark.parametrize("build", [Curious, Marked])
+def test_class_names_and_classes_are_for_marked_methods_alone(store, shards, monkeypatch, build):
+    monkeypatch.setitem(METHODS, "curious", lambda: build)
+    method, _ = load_method("curious", store, shards=shards, device="cpu")
+    evaluate(method, store, replace(FEW, episodes=2))
+    assert bool(method.names) == (method.told is not None) == method.uses_class_names
+
+
+def test_every_set_of_episodes_is_searched_for_what_training_saw(store, run):
+    method, checkpoint = load_method("i2st", store, shards=run, run=run, device="cpu")
+    sets = [draw_episodes(store, replace(FEW, episodes=2, split=s)) for s in ("test", "train")]
+    with pytest.raises(ConfigError, match=r"evaluated classes were trained on"):
+        evaluate_sets(method, store, sets, FEW, checkpoint=checkpoint)
 
 
 def test_baseline_mean_can_come_from_given_classes(store, shards):

@@ -67,6 +67,13 @@ def test_clips_that_are_numbered_class_by_class_count_with_their_class(name):
     assert find_seen([], video_hashes(train), [], test + train[:2]).videos == tuple(train[:2])
 
 
+@pytest.mark.parametrize("clip", ["clip1", "20080321", "0000000012"])
+def test_short_names_and_plain_numbers_count_with_their_class(clip):
+    hashes = video_hashes([f"run/{clip}", *(f"run/a_name_that_tells_{n}" for n in range(20))])
+    assert not find_seen([], hashes, [], [f"swim/{clip}"])
+    assert find_seen([], hashes, [], [f"Run/{clip}"])
+
+
 def test_hashes_are_frozen():
     # Checkpoints keep them, so they shall never change: BLAKE2b of the letters, as int64.
     assert video_hashes(["88644", "Ride_Bike/v_RideBike_g01_c01"]).tolist() == [

@@ -201,6 +201,12 @@ def test_prototype_distance_matches_a_loop():
     torch.testing.assert_close(matching.prototype_distance(query, prototypes), expected)
 
 
+def test_prototype_distance_to_itself_is_never_below_zero():
+    clips = 100 + torch.randn(1, 64, 16, generator=torch.Generator().manual_seed(0))
+    distances = matching.prototype_distance(clips, clips)
+    assert distances.min() == 0
+
+
 def test_frame_costs_of_a_zero_frame_are_one_with_finite_gradients():
     query = torch.zeros(1, 1, 1, D, requires_grad=True)
     costs = matching.frame_costs(query, torch.ones(1, 1, 1, D))

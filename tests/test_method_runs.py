@@ -78,7 +78,7 @@ def test_a_run_of_another_method_never_stands_for_one(root):
     (root / "d" / "checkpoint.safetensors").unlink()  # unfinished, but of trx
     for name in ("a", "c"):
         (root / name / "config.json").unlink()
-    with pytest.raises(ConfigError, match=r"no finished run of i2st in \S+; .*train --method i2st`"):
+    with pytest.raises(ConfigError, match=r"no finished run of i2st in \S+; .* --method i2st`"):
         newest_run_of("i2st", root)
 
 

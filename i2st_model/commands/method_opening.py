@@ -50,12 +50,16 @@ def open_methods(
     methods = ",".join(dict.fromkeys(one.method for one in chosen))
     on_settings({"method": methods, "frames": own_frames})
     stores = _Stores(folder, own_frames, device, of_runs[0] if of_runs else None)
+    if stores.encoder_run and any(one.run is None for one in chosen):
+        note(f"methods without a run see the frames by the encoder of {stores.encoder_run}")
     ready = []
     for one in chosen:
         store = stores.seen_by(one.run)
         method, checkpoint = load_method(
             one.method, store, shards=folder, run=one.run, device=device
         )
+        if checkpoint is not None:
+            _note_other_shards(one.run, checkpoint.info, store.index)
         several = sum(other.method == one.method for other in chosen) > 1
         label = f"{one.method} {one.run.name}" if several and one.run else one.method
         ready.append(ReadyMethod(label=label, method=method, checkpoint=checkpoint, store=store))
@@ -73,11 +77,24 @@ class _Stores:
 
     def seen_by(self, run: Path | None) -> Any:
         """Return the store as the encoder of a run sees it."""
+        another = run not in (None, self._first_run)
+        return self._open(run) if self.encoder_run and another else self._shared
+
+    @property
+    def encoder_run(self) -> Path | None:
+        """The run whose encoder sees frames for methods without a run; None for features."""
         from i2st_model.end_to_end.encoded_frames import EncodedFrames
 
-        encoded = isinstance(self._shared.reader, EncodedFrames)
-        another = run not in (None, self._first_run)
-        return self._open(run) if encoded and another else self._shared
+        return self._first_run if isinstance(self._shared.reader, EncodedFrames) else None
+
+
+def _note_other_shards(run: Path | None, trained: Any, here: Any) -> None:
+    """Say where a run was trained on other shards: another dataset, or the same extracted anew."""
+    if trained.digest != here.digest:
+        note(
+            f"{run} was trained on {trained.dataset}, digest {trained.digest[:12]}; these shards "
+            f"are of {here.dataset_name}, digest {here.digest[:12]}"
+        )
 
 
 def _shards_and_frames(
@@ -88,7 +105,8 @@ def _shards_and_frames(
 
     if runs:
         recorded = recorded_run(runs[0])
-        shards, frames = shards or recorded.shards, frames or recorded.train.frames
+        shards = shards or recorded.shards
+        frames = recorded.train.frames if frames is None else frames
     elif shards is None and any(RUNS.glob("*/checkpoint.safetensors")):
         # The same shards as the trained network's, so that methods are compared on the same clips.
         shards = recorded_run(find_newest_run(RUNS)).shards
