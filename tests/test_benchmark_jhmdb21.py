@@ -7,7 +7,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from simulated_methods import answer, draw_set
 
 from benchmarks.jhmdb21 import jobs as jobs_module
 from benchmarks.jhmdb21.data import SHARDS, Split, inner_splits, outer_splits
@@ -15,6 +14,7 @@ from benchmarks.jhmdb21.intervals import difference
 from benchmarks.jhmdb21.jobs import Job, outer_jobs
 from benchmarks.jhmdb21.tables import Tables
 from benchmarks.jhmdb21.variants import COMPARISONS, REFERENCES, VARIANTS, Variant, merged
+from benchmarks.simulated_methods import answer, draw_set
 from i2st_model.comparison import compare
 from i2st_model.results import save_results
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from benchmarks import jhmdb21
 from benchmarks.jhmdb21.data import extract_shards, outer_splits, read_classes
-from benchmarks.jhmdb21.jobs import Job, outer_jobs, run_job
+from benchmarks.jhmdb21.jobs import Job, outer_jobs
+from benchmarks.jhmdb21.running import run_job
 from benchmarks.jhmdb21.tables import Tables, missing_lines, write_docs
 from benchmarks.jhmdb21.variants import VARIANTS
 from pipeline.errors import I2STError

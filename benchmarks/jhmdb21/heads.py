@@ -10,10 +10,13 @@ from torch import Tensor
 
 from i2st_model.features import FeatureStore
 from i2st_model.methods.base import FewShotMethod
+from i2st_model.methods.bi_mhm import BiMhm
 from i2st_model.methods.clips import Clips, TrainStatistics
 from i2st_model.methods.i2st import I2st
 from i2st_model.methods.linear_probe import LinearProbe
 
+LOGIT_SCALE = 8.0
+"""I2ST's, for matching that has none of its own."""
 PARTS = 32
 """Videos prepared at a time for the mean."""
 
@@ -80,6 +83,32 @@ class Beside(Both):
         """What the probe sees: (B, T, E)."""
         assert clips.embedding is not None
         return clips.embedding
+
+
+class FrozenBoth(FewShotMethod):
+    """Bi-MHM and linear probe on frozen embeddings: the control of `Beside`, nothing trained."""
+
+    name = "frozen_both"
+    needs_train_mean = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matching, self.probe = BiMhm(), LinearProbe()
+
+    def fit(self, train: TrainStatistics) -> None:
+        """Centre both on the mean training frame."""
+        self.matching.fit(train)
+        self.probe.fit(train)
+
+    def prepare(self, clips: Clips) -> dict[str, Tensor]:
+        """Describe clips by the tensors of both."""
+        return {**self.matching.prepare(clips), **self.probe.prepare(clips)}
+
+    def score(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
+        """Score by both: (E, Q, N)."""
+        own = LOGIT_SCALE * self.matching.score(support, query).double()
+        probed = self.probe.score(support, query).double()
+        return own.log_softmax(dim=2) + probed.log_softmax(dim=2)
 
 
 HEADS = {method.name: method for method in (Probe, Both, Beside)}

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -134,43 +133,6 @@ def digest_of(shards: Path) -> str:
     from pipeline.shards.index import ShardIndex
 
     return ShardIndex.load(shards).digest
-
-
-def run_job(job: Job) -> str:
-    """Train where needed, evaluate, and leave the result whole; return what to print."""
-    import torch
-
-    from benchmarks.jhmdb21.ready import ready_method
-    from i2st_model.evaluation import EvaluateConfig, evaluate
-    from i2st_model.features import FeatureStore
-    from i2st_model.results import save_results
-    from pipeline.shards.reader import ShardReader
-
-    torch.set_num_threads(1)
-    store = FeatureStore(ShardReader(job.shards))
-    method, checkpoint, train_seconds = ready_method(job, store)
-    start, found = time.process_time(), []
-    for shot in SHOTS:
-        config = EvaluateConfig(
-            classes=job.split.test,
-            shot=shot,
-            queries=QUERIES,
-            episodes=job.episodes,
-            disjoint_groups=True,
-            device="cpu",
-        )
-        found.append(evaluate(method, store, config, checkpoint=checkpoint))
-    accuracies = [one.accuracy.mean for one in found]
-    notes = {
-        "accuracy": accuracies,
-        "train_seconds": train_seconds,
-        "evaluate_seconds": time.process_time() - start,
-        "settings": job.settings if job.variant.seeded else {},
-    }
-    job.result.parent.mkdir(parents=True, exist_ok=True)
-    job.notes.write_text(json.dumps(notes))
-    save_results(job.result, [one.result for one in found])
-    return f"{job.name} {' '.join(f'{value:.2f}' for value in accuracies)}"
 
 
 def outer_jobs(keys: Sequence[str], splits: Sequence[Split], seeds: int, out: Path) -> list[Job]:

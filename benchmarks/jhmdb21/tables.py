@@ -65,7 +65,8 @@ class Tables:
             for what, (first, second) in COMPARISONS.items()
             if first in self.keys
         ]
-        return _table(["paired difference", *_shots()], rows)
+        there = [row for row in rows if set(row[1:]) != {"-"}]
+        return _table(["paired difference", *_shots()], there)
 
     def _differences(self, key: str, other: str, group: Sequence[Split]) -> list[str]:
         found = []

@@ -1,21 +1,54 @@
-"""The method of a job, ready to evaluate."""
+"""Doing a job: train where needed, evaluate at every shot, leave the result whole."""
 
+import json
 import time
 from typing import Any
 
 import torch
 
-from benchmarks.jhmdb21.heads import HEADS
-from benchmarks.jhmdb21.jobs import Job
+from benchmarks.jhmdb21.heads import HEADS, FrozenBoth
+from benchmarks.jhmdb21.jobs import QUERIES, SHOTS, Job
 from i2st_model.checkpoints import Checkpoint
+from i2st_model.evaluation import EvaluateConfig, evaluate
 from i2st_model.features import FeatureStore
-from i2st_model.load_method import load_method
+from i2st_model.load_method import load_method, train_statistics
 from i2st_model.methods import get_method
 from i2st_model.methods.base import FewShotMethod
 from i2st_model.methods.i2st import I2st
+from i2st_model.results import save_results
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.run import train
 from i2st_model.training.setup import build_untrained
+from pipeline.shards.reader import ShardReader
+
+
+def run_job(job: Job) -> str:
+    """Do a job; return what to print."""
+    torch.set_num_threads(1)
+    store = FeatureStore(ShardReader(job.shards))
+    method, checkpoint, train_seconds = ready_method(job, store)
+    start, found = time.process_time(), []
+    for shot in SHOTS:
+        config = EvaluateConfig(
+            classes=job.split.test,
+            shot=shot,
+            queries=QUERIES,
+            episodes=job.episodes,
+            disjoint_groups=True,
+            device="cpu",
+        )
+        found.append(evaluate(method, store, config, checkpoint=checkpoint))
+    accuracies = [one.accuracy.mean for one in found]
+    notes = {
+        "accuracy": accuracies,
+        "train_seconds": train_seconds,
+        "evaluate_seconds": time.process_time() - start,
+        "settings": job.settings if job.variant.seeded else {},
+    }
+    job.result.parent.mkdir(parents=True, exist_ok=True)
+    job.notes.write_text(json.dumps(notes))
+    save_results(job.result, [one.result for one in found])
+    return f"{job.name} {' '.join(f'{value:.2f}' for value in accuracies)}"
 
 
 def ready_method(
@@ -23,6 +56,10 @@ def ready_method(
 ) -> tuple[FewShotMethod, Checkpoint | None, float | None]:
     """Load or train it; also the processor seconds of training, None for a run in several goes."""
     variant, split = job.variant, job.split
+    if variant.method == FrozenBoth.name:
+        method = FrozenBoth()
+        method.fit(train_statistics(store, store.rows_of(list(split.train))))
+        return method.eval(), None, 0.0
     if not variant.seeded:
         found = load_method(job.method, store, shards=job.shards, mean_classes=split.train)
         return *found, 0.0
