@@ -2,7 +2,7 @@
 
     python -m benchmarks.false_positives [--simulations 1000]
 
-Prints Markdown. Two methods of equal true accuracy (`benchmarks.simulated_methods`) answer 1,000
+Prints Markdown; the luck of 1,000 simulations is 0.7 points (one standard deviation). Two methods of equal true accuracy (`benchmarks.simulated_methods`) answer 1,000
 5-way episodes of 30 videos per class; classes, videos and episodes are drawn afresh each time. A
 95 % interval leaves out 0 in 5 % of the simulations where it answers the question "other classes
 and other videos". Expected before the first run: 5 % for the interval over classes, far more for
@@ -22,7 +22,7 @@ NAMES = ("episodes", "videos", "classes")
 EFFECTS = {"of_classes": 0.4, "pulls": 0.4, "of_videos": 0.6, "of_support": 0.6}
 """Spread of what classes and videos do, beside an ease of 1.5 and answers that vary by 1.3."""
 
-WORLDS: tuple[tuple[str, Mapping[str, float], Mapping[str, Any]], ...] = (
+WORLDS: tuple[tuple[str, Mapping[str, Any], Mapping[str, Any]], ...] = (
     ("10 classes", EFFECTS, {"classes": 10}),
     ("16 classes", EFFECTS, {"classes": 16}),
     ("24 classes", EFFECTS, {"classes": 24}),
@@ -34,7 +34,7 @@ WORLDS: tuple[tuple[str, Mapping[str, float], Mapping[str, Any]], ...] = (
 
 
 def false_positives(
-    simulations: int, effects: Mapping[str, float], **shape: Any
+    simulations: int, effects: Mapping[str, Any], **shape: Any
 ) -> dict[str, tuple[float, float]]:
     """Share of simulations whose interval leaves out 0, and its median half-width in points."""
     rng = np.random.default_rng(0)

@@ -12,7 +12,16 @@ from i2st_model.episode_sets import EpisodeSet
 from i2st_model.results import Provenance, Result
 
 
-def draw_set(rng, *, classes=10, videos=30, episodes=1000, way=5, shot=1, queries=1):
+def draw_set(
+    rng: np.random.Generator,
+    *,
+    classes: int = 10,
+    videos: int = 30,
+    episodes: int = 1000,
+    way: int = 5,
+    shot: int = 1,
+    queries: int = 1,
+) -> EpisodeSet:
     """Episodes over classes with the same number of videos each."""
     names = [f"c{number:03d}/{video:03d}" for number in range(classes) for video in range(videos)]
     chosen = rng.random((episodes, classes)).argsort(axis=1)[:, :way]
@@ -34,8 +43,16 @@ def draw_set(rng, *, classes=10, videos=30, episodes=1000, way=5, shot=1, querie
 
 
 def answer(
-    rng, episodes, *, ease=1.5, of_classes=0.0, pulls=0.0, of_videos=0.0, of_support=0.0, name="a"
-):
+    rng: np.random.Generator,
+    episodes: EpisodeSet,
+    *,
+    ease: float = 1.5,
+    of_classes: float = 0.0,
+    pulls: float = 0.0,
+    of_videos: float = 0.0,
+    of_support: float = 0.0,
+    name: str = "a",
+) -> Result:
     """What one method answers; the widths are standard deviations of its effects."""
     count, total = len(episodes.class_names), len(episodes.video_ids)
     easy, pull = rng.normal(0, of_classes, count), rng.normal(0, pulls, count)

@@ -47,6 +47,8 @@ class Comparison:
     num_videos: int
     num_seeds: int
     """Pairs of trainings; 1 where neither side has several."""
+    uses_class_names: tuple[bool, bool]
+    """Whether either side knows the names of the classes it is tested on."""
 
     @property
     def difference(self) -> float:
@@ -67,6 +69,7 @@ class Comparison:
             "num_classes": self.num_classes,
             "num_videos": self.num_videos,
             "num_seeds": self.num_seeds,
+            "uses_class_names": list(self.uses_class_names),
         }
 
 
@@ -91,13 +94,13 @@ def compare(first: Sequence[Result], second: Sequence[Result]) -> Comparison:
     over_episodes = paired_difference(per_episode[0], per_episode[1])
     scores, by_chance = class_scores(gains)
     halves = {"episodes": over_episodes.half_width, "videos": None, "classes": None}
+    # Other videos bring other episodes, other classes other videos.
+    least = over_episodes.half_width
     variance = video_variance(gains)
     if variance is not None:
-        halves["videos"] = 100 * Z_95 * variance**0.5
+        halves["videos"] = least = max(100 * Z_95 * variance**0.5, least)
     half = class_half_width(scores, by_chance)
     if half is not None:
-        # Other classes bring other videos and episodes.
-        least = halves["videos"] or over_episodes.half_width
         halves["classes"] = max(100 * half / gains.own.size, least)
     intervals = {name: _around(over_episodes.mean, half) for name, half in halves.items()}
     intervals["seeds"] = seed_interval(_per_seed(first, second))
@@ -109,6 +112,7 @@ def compare(first: Sequence[Result], second: Sequence[Result]) -> Comparison:
         num_classes=len(scores),
         num_videos=len(episodes.video_ids),
         num_seeds=max(len(first), len(second)),
+        uses_class_names=(_knows_names(first), _knows_names(second)),
     )
 
 
@@ -156,6 +160,10 @@ def _shape_words(result: Result) -> str:
         f"{episodes.num_episodes} {episodes.way}-way {episodes.shot}-shot of {episodes.dataset} "
         f"{episodes.split} with {episodes.queries} queries per class, seed {episodes.seed}"
     )
+
+
+def _knows_names(side: Sequence[Result]) -> bool:
+    return any(one.made_by.uses_class_names for one in side)
 
 
 def _around(mean: float, half: float | None) -> Interval | None:

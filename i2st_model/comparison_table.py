@@ -21,8 +21,12 @@ def comparison_table(
         The table, with the question that each interval answers below it.
     """
     sides = [
-        Row(name=f"A: {names[0]}", cells=tuple(one.first for one in found)),
-        Row(name=f"B: {names[1]}", cells=tuple(one.second for one in found)),
+        Row(
+            name=f"{letter}: {name}",
+            cells=tuple((one.first, one.second)[number] for one in found),
+            uses_class_names=found[0].uses_class_names[number],
+        )
+        for number, (letter, name) in enumerate(zip("AB", names, strict=True))
     ]
     told = [name for name in QUESTIONS if any(one.intervals[name] for one in found)]
     rows = [
@@ -33,7 +37,7 @@ def comparison_table(
         columns=tuple(f"{cell.way}-way {cell.shot}-shot" for cell in cells),
         rows=(*sides, *rows),
         notes=(_data(cells[0], found[0]), *_questions(told), *_absent(found)),
-        head="",
+        head="side",
     )
 
 
