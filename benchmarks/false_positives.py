@@ -2,11 +2,12 @@
 
     python -m benchmarks.false_positives [--simulations 1000]
 
-Prints Markdown; the luck of 1,000 simulations is 0.7 points (one standard deviation). Two methods of equal true accuracy (`benchmarks.simulated_methods`) answer 1,000
-5-way episodes of 30 videos per class; classes, videos and episodes are drawn afresh each time. A
-95 % interval leaves out 0 in 5 % of the simulations where it answers the question "other classes
-and other videos". Expected before the first run: 5 % for the interval over classes, far more for
-that over episodes as soon as videos or classes differ.
+Prints Markdown; the luck of 1,000 simulations is 0.7 points (one standard deviation). Two methods
+of equal true accuracy (`benchmarks.simulated_methods`) answer 1,000 5-way episodes of 30 videos per
+class; classes, videos and episodes are drawn afresh each time. A 95 % interval leaves out 0 in 5 %
+of the simulations where it answers the question "other classes and other videos". Expected before
+the first run: 5 % for the interval over classes, far more for that over episodes as soon as videos
+or classes differ.
 """
 
 import argparse

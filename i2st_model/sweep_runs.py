@@ -8,13 +8,11 @@ from pathlib import Path
 
 import torch
 
-from i2st_model.comparison import Comparison, compare
 from i2st_model.end_to_end.open_store import open_store, open_store_of
 from i2st_model.episode_sets import EpisodeSet
 from i2st_model.evaluate_config import EvaluateConfig
 from i2st_model.evaluation import evaluate_sets
 from i2st_model.load_method import load_method
-from i2st_model.result_tables import Cell, ResultTable, Row
 from i2st_model.results import Result
 from i2st_model.runs import CHECKPOINT_NAME
 from i2st_model.sweep import Variant, run_folder_of
@@ -152,54 +150,3 @@ def evaluate_runs(
             on_run(run)
         found.append([list(seeds) for seeds in zip(*by_seed, strict=True)])
     return found
-
-
-def compare_variants(found: Sequence[Sequence[Sequence[Result]]]) -> list[list[Comparison]]:
-    """Compare every variant with the first one.
-
-    Args:
-        found: see `evaluate_runs`.
-
-    Returns:
-        For each variant one comparison per cell; of the first with itself, too.
-    """
-    return [
-        [compare(own, first) for own, first in zip(cells, found[0], strict=True)] for cells in found
-    ]
-
-
-def sweep_table(
-    variants: Sequence[Variant],
-    cells: Sequence[EpisodeSet],
-    compared: Sequence[Sequence[Comparison]],
-    *,
-    over: str,
-    notes: Sequence[str],
-) -> ResultTable:
-    """Arrange a sweep: a row per variant, accuracy and difference to the first row per cell.
-
-    Args:
-        variants: rows.
-        cells: ways and shots.
-        compared: see `compare_variants`.
-        over: which interval of the differences, of `i2st_model.comparison.QUESTIONS`.
-        notes: sentences below the table.
-
-    Returns:
-        The table.
-    """
-    several = len(variants) > 1
-    columns: list[str] = []
-    for cell in cells:
-        title = f"{cell.way}-way {cell.shot}-shot"
-        columns += [title, *([f"{title}, to first row"] if several else [])]
-    rows = []
-    for number, (variant, own) in enumerate(zip(variants, compared, strict=True)):
-        words: list[Cell] = []
-        for one in own:
-            difference = one.intervals[over] if number else None
-            words += [one.first, *([difference] if several else [])]
-        rows.append(Row(name=variant.name, cells=tuple(words)))
-    return ResultTable(
-        columns=tuple(columns), rows=tuple(rows), notes=tuple(notes), head="settings"
-    )

@@ -73,7 +73,7 @@ def sweep(
     from i2st_model.reporting import render, require_form
     from i2st_model.results import save_results
     from i2st_model.settings import change_config
-    from i2st_model.sweep_runs import compare_variants, sweep_table
+    from i2st_model.sweep_table import compare_variants, sweep_table
     from i2st_model.training.config import TrainConfig
 
     require_form(form)

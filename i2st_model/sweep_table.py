@@ -1,0 +1,60 @@
+"""A sweep as a table: accuracy of every variant, and its difference to the first one."""
+
+from collections.abc import Sequence
+
+from i2st_model.comparison import Comparison, compare
+from i2st_model.episode_sets import EpisodeSet
+from i2st_model.result_tables import Cell, ResultTable, Row
+from i2st_model.results import Result
+from i2st_model.sweep import Variant
+
+
+def compare_variants(found: Sequence[Sequence[Sequence[Result]]]) -> list[list[Comparison]]:
+    """Compare every variant with the first one.
+
+    Args:
+        found: for each variant and cell the results of its seeds, see `evaluate_runs`.
+
+    Returns:
+        For each variant one comparison per cell; of the first with itself, too.
+    """
+    return [
+        [compare(own, first) for own, first in zip(cells, found[0], strict=True)] for cells in found
+    ]
+
+
+def sweep_table(
+    variants: Sequence[Variant],
+    cells: Sequence[EpisodeSet],
+    compared: Sequence[Sequence[Comparison]],
+    *,
+    over: str,
+    notes: Sequence[str],
+) -> ResultTable:
+    """Arrange a sweep: a row per variant, accuracy and difference to the first row per cell.
+
+    Args:
+        variants: rows.
+        cells: ways and shots.
+        compared: see `compare_variants`.
+        over: which interval of the differences, of `i2st_model.comparison.QUESTIONS`.
+        notes: sentences below the table.
+
+    Returns:
+        The table.
+    """
+    several = len(variants) > 1
+    columns: list[str] = []
+    for cell in cells:
+        title = f"{cell.way}-way {cell.shot}-shot"
+        columns += [title, *([f"{title}, to first row"] if several else [])]
+    rows = []
+    for number, (variant, own) in enumerate(zip(variants, compared, strict=True)):
+        words: list[Cell] = []
+        for one in own:
+            difference = one.intervals[over] if number else None
+            words += [one.first, *([difference] if several else [])]
+        rows.append(Row(name=variant.name, cells=tuple(words)))
+    return ResultTable(
+        columns=tuple(columns), rows=tuple(rows), notes=tuple(notes), head="settings"
+    )
