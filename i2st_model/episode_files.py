@@ -16,6 +16,7 @@ from i2st_model.episode_sets import EpisodeSet
 
 FORMAT = "i2st-episodes"
 FORMAT_VERSION = 1
+MIN_EPISODES = 2
 MAX_SEED = (1 << 64) - 1
 TEXTS = ("dataset", "digest", "split")
 LISTS = ("class_names", "dropped_classes", "video_ids")
@@ -95,7 +96,10 @@ def episodes_of(path: Path, values: Mapping[str, Any], arrays: Arrays) -> Episod
         parts: dict[str, Any] = {name: values[name] for name in (*TEXTS, "seed", "disjoint_groups")}
         parts.update({name: tuple(values[name]) for name in LISTS})
         parts.update({name: arrays[name].astype(np.int64) for name in ARRAYS})
-        return EpisodeSet(**parts)
+        found = EpisodeSet(**parts)
+        if found.num_episodes < MIN_EPISODES:
+            raise ValueError(f"it holds 1 episode, at least {MIN_EPISODES} have an interval")
+        return found
     except ValueError as error:
         refuse(path, str(error))
 

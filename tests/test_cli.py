@@ -15,6 +15,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import cli
+from pipeline.commands.console import show_table
 from pipeline.commands.extract import extract
 from pipeline.errors import ConfigError, ResourceError
 from pipeline.extraction.config import ExtractConfig
@@ -90,6 +91,11 @@ def works(*words):
 
 def result_of(*words):
     return json.loads(works(*words, "--json").stdout)
+
+
+def test_tables_show_brackets_of_names_as_they_are(capsys):
+    show_table([("Putting [something] on :dog: [/b]", 1)], ("class", "videos"))
+    assert "Putting [something] on :dog: [/b]   " in capsys.readouterr().out
 
 
 def make_clip(folder, number=0):

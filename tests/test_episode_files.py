@@ -9,6 +9,7 @@ import pytest
 import safetensors.numpy
 from synthetic_shards import make_shards
 
+from i2st_model import array_files
 from i2st_model.array_files import dump_arrays
 from i2st_model.class_videos import group_videos
 from i2st_model.episode_checks import differences, rows_of
@@ -124,6 +125,8 @@ def test_same_episodes_goes_by_ids(store):
     assert drawn.same_episodes(more)
     assert more.same_episodes(drawn)
     assert not drawn.same_episodes(draw_episodes(store, replace(FEW, seed=6)))
+    assert not drawn.same_episodes(replace(drawn, query=drawn.query[..., ::-1]))
+    assert not drawn.same_episodes(replace(drawn, support=drawn.support[..., ::-1]))
     assert not drawn.same_episodes(draw_episodes(store, replace(FEW, episodes=39)))
 
 
@@ -239,6 +242,15 @@ def change(arrays, name, place, value):
     arrays[name][place] = value
 
 
+def repeat_class(values, arrays):
+    """Let two rows of episode 3 be other clips of one class."""
+    own = np.flatnonzero(arrays["video_class"] == arrays["video_class"][arrays["query"][3, 0, 0]])
+    used = {*arrays["support"][3, 0].tolist(), *arrays["query"][3, 0].tolist()}
+    arrays["support"], arrays["query"] = arrays["support"][..., :1], arrays["query"][..., :1]
+    free = [video for video in own.tolist() if video not in used]
+    arrays["support"][3, 1], arrays["query"][3, 1] = free[:1], free[1:2]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -259,6 +271,10 @@ def change(arrays, name, place, value):
         (lambda v, a: change(a, "support", (3, 0, 0), a["query"][3, 1, 0]), "episode 3 mixes"),
         (lambda v, a: change(a, "support", (3, 0, 0), a["query"][3, 0, 0]), "3 holds a clip twice"),
         (lambda v, a: change(a, "support", 7, a["support"][7, [1, 1, 2, 3, 4]]), "episode 7"),
+        (repeat_class, "episode 3 holds a class twice"),
+        (lambda v, a: v["video_ids"].insert(1, v["video_ids"].pop(0)), "ids are not sorted"),
+        (lambda v, a: v["video_ids"].__setitem__(1, v["video_ids"][0]), "or one occurs twice"),
+        (lambda v, a: a.update({n: a[n][:1] for n in ("support", "query")}), "it holds 1 episode"),
         (lambda v, a: a.update(query=a["query"][:, :4]), "do not belong together"),
         (lambda v, a: a.update(query=a["query"][..., :0]), "hold no episode"),
     ],
@@ -271,6 +287,14 @@ def test_files_that_contradict_themselves_are_refused_though_sealed(
     spoil(values, arrays)
     with pytest.raises(RecordError, match=message):
         load_episodes(sealed(tmp_path, values, arrays))
+
+
+def test_files_that_are_too_large_are_not_even_read(kept, monkeypatch):
+    monkeypatch.setattr(array_files, "MAX_BYTES", kept.stat().st_size)
+    load_episodes(kept)
+    monkeypatch.setattr(array_files, "MAX_BYTES", kept.stat().st_size - 1)
+    with pytest.raises(RecordError, match=r"it has \d+ bytes, at most \d+ are read"):
+        load_episodes(kept)
 
 
 def test_fuzzed_files_are_read_or_refused_and_nothing_else(kept):

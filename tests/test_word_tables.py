@@ -22,8 +22,10 @@ def test_word_table_equals_numpys_philox_word_by_word(seed, first):
 
 
 def test_scaled_words_equal_products_of_whole_numbers():
-    words = np.array([0, 1, 2**32 - 1, 2**32, 2**63 + 12345, LARGEST], dtype=np.uint64)
-    for count in (1, 2, 7, 1292, 2**31 + 11, 2**32 - 1):
+    # The last but one carries from its low half into the whole number.
+    carries = 0x55555555FFFFFFFF
+    words = np.array([0, 1, 2**32 - 1, 2**32, 2**63 + 12345, carries, LARGEST], dtype=np.uint64)
+    for count in (1, 2, 3, 7, 1292, 2**31 + 11, 2**32 - 1):
         assert scaled(words, count).tolist() == [(int(word) * count) >> 64 for word in words]
 
 

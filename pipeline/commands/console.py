@@ -58,9 +58,9 @@ def show_table(rows: Sequence[Sequence[Any]], titles: Sequence[str]) -> None:
         table.add_column(title, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*("-" if value is None else printable(str(value)) for value in row))
-    # Into a file or a pipe every row stays on one line.
+    # Into a file or a pipe every row stays on one line. Brackets in a class name are no markup.
     width = None if sys.stdout.isatty() else 200
-    Console(highlight=False, width=width).print(table)
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
 def failure_line(failure: Any) -> str:
