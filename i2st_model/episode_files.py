@@ -90,8 +90,8 @@ def episodes_of(path: Path, values: Mapping[str, Any], arrays: Arrays) -> Episod
     Raises:
         RecordError: something is absent, of another type, or contradicts the rest.
     """
-    for name, found in _wrong(values, arrays).items():
-        refuse(path, f"its {name} is {found}")
+    for name, seen in _wrong(values, arrays).items():
+        refuse(path, f"its {name} is {seen}")
     try:
         parts: dict[str, Any] = {name: values[name] for name in (*TEXTS, "seed", "disjoint_groups")}
         parts.update({name: tuple(values[name]) for name in LISTS})
