@@ -105,7 +105,15 @@ VARIANTS: dict[str, Variant] = {
     "i2st_centre": _i2st("centre prior for masks", shards="centre"),
     "i2st_attention": _i2st("masked_attention", network={"instances": "masked_attention"}),
     "i2st_otam": _i2st("global term by OTAM", network={"global_matching": "otam"}),
-    "i2st_start": _i2st("attention from random", network={"attention_start": "random"}),
+    # From zero, attention cannot begin to see order (benchmarks.motion).
+    **{
+        name: _i2st(
+            f"attention from random, slow_rate {rate:g}",
+            network={"attention_start": "random"},
+            slow_rate=rate,
+        )
+        for name, rate in {"i2st_start5": 1e-5, "i2st_start4": 1e-4, "i2st_start3": 1e-3}.items()
+    },
     "i2st_chosen": replace(
         _i2st("settings chosen inside the train classes", 5),
         candidates=(
@@ -144,6 +152,7 @@ COMPARISONS = {
     "I2ST against a plain projection": ("i2st", "linear"),
     "training: I2ST against its step 0": ("i2st", "step0"),
     "spatial and temporal attention: with against without": ("i2st", "pool_linear"),
+    "attention that begins at random against from zero": ("i2st_start4", "i2st"),
     "probe on I2ST's descriptors against probe on the encoder's": ("i2st_probe", "linear_probe"),
     "16 frames: I2ST against bi_mhm": ("i2st_frames16", "bi_mhm_frames16"),
     "Lite2: I2ST against bi_mhm": ("i2st_lite2", "bi_mhm_lite2"),
