@@ -2,16 +2,26 @@
 
 import re
 import shlex
-from dataclasses import fields
+from dataclasses import MISSING, fields
 
 import pytest
 from typer.main import get_command
 
 import cli
 from i2st_model.config import PRESETS, NetworkConfig
+from i2st_model.end_to_end.encoder_config import EncoderConfig
 from i2st_model.training.config import TrainConfig
 
-DOCUMENTS = ("README.md", "docs/datasets.md", "docs/masks.md", "docs/shards.md", "docs/method.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/datasets.md",
+    "docs/evaluation.md",
+    "docs/extraction.md",
+    "docs/masks.md",
+    "docs/method.md",
+    "docs/shards.md",
+    "docs/training.md",
+)
 
 
 def commands(text: str) -> list[str]:
@@ -81,3 +91,10 @@ def test_every_setting_stands_in_the_method_page_with_its_default(repository):
             assert f"| `{field.name}` | {field.default} |" in page, field.name
     for name in PRESETS:
         assert f"`{name}`" in page
+
+
+def test_every_encoder_setting_stands_in_the_training_page_with_its_default(repository):
+    page = (repository / "docs" / "training.md").read_text()
+    for field in fields(EncoderConfig):
+        default = "" if field.default is MISSING else f"{field.default} "
+        assert f"| `encoder.{field.name}` | {default}|" in page, field.name
