@@ -296,6 +296,26 @@ class StepLog:
         return b"".join(kept)
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """Append one line."""
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(values, allow_nan=False) + "\n")
+        """Append one line.
+
+        Args:
+            values: JSON values by name.
+
+        Raises:
+            ConfigError: the log cannot be written.
+            ResourceError: the disk is full or fails.
+        """
+        line = json.dumps(values, allow_nan=False) + "\n"
+        try:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise _explain(error, self._path, len(line)) from error
+
+    def sync(self) -> None:
+        """Bring all lines to the disk: before a state is saved, from which the log goes on."""
+        try:
+            with open(self._path, "rb") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _explain(error, self._path, 0) from error

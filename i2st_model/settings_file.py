@@ -18,6 +18,8 @@ import yaml
 from pipeline.errors import ConfigError
 
 MAX_BYTES = 1 << 20
+NULL = "tag:yaml.org,2002:null"
+"""Of ~ and of nothing, too."""
 
 
 def read_settings(path: Path) -> list[str]:
@@ -75,6 +77,6 @@ def _flat(node: yaml.Node | None, path: Path, before: str) -> Iterator[tuple[str
         if isinstance(value, yaml.MappingNode) and not before:
             yield from _flat(value, path, f"{name}.")
         elif isinstance(value, yaml.ScalarNode):
-            yield name, value.value
+            yield name, "null" if value.tag == NULL else value.value
         else:
             yield name, yaml.serialize(value)

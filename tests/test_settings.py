@@ -70,6 +70,14 @@ def test_word_that_sets_nothing_is_refused(word, message):
         changed(word)
 
 
+@pytest.mark.parametrize("nothing", ["null", "~", ""])
+def test_nothing_in_a_file_is_nothing(tmp_path, nothing):
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"init_from: {nothing}\nflips: {nothing}\nclasses: {nothing}\n")
+    before = TrainConfig(init_from="runs/a", flips=True, classes=("a",))
+    assert change_config(before, {}, [], file=file) == TrainConfig()
+
+
 def test_recorded_run_is_what_config_json_says(tmp_path):
     config = TrainConfig(seed=4, classes=("a", "b"), network={"dim": 32})
     values = {"train": config.to_dict(), "shards": str(tmp_path)}

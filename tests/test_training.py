@@ -27,6 +27,7 @@ from i2st_model.training.setup import build_untrained, pool_sampler
 from i2st_model.training.step import build_optimizer, take_step
 from i2st_model.training.step_pools import step_pools
 from i2st_model.training.token_learner import TokenLearner
+from i2st_model.training.validation import Validation
 from pipeline.errors import CheckpointError, ConfigError, I2STError
 
 NETWORK = {"dim": 16, "heads": 2, "mask_width": 8, "num_instances": 2, "perception_layers": 1}
@@ -375,6 +376,17 @@ def test_clips_and_masks_are_mirrored_together(store):
     assert torch.equal(batch.masks.valid, valid)
 
 
+def test_every_pool_draws_frames_and_flips_of_its_own(store):
+    two = FeatureStore(store.reader, num_frames=2)
+    config = replace(SMALL, frames=2)
+    learner = make_learner(two, config)
+    pool = pool_sampler(config, two).pool(0, 4)
+    first, other, again = (learner.batch(pool, number).stem_tokens for number in (0, 1, 0))
+    assert torch.equal(first, again)
+    differing = (first != other).flatten(1).any(dim=1)
+    assert differing.float().mean() > 0.5
+
+
 def test_flip_tokens_reverses_grid_columns():
     tokens = torch.arange(2 * 6.0 * 6).view(2, 1, 36, 1)
     flipped = flip_tokens(tokens.clone(), np.array([False, True]), 6)
@@ -455,6 +467,13 @@ def test_without_val_classes_the_last_weights_are_kept(tmp_path, num_val):
     assert f"toy has {num_val} val classes to select on" in report.notes[0]
 
 
+def test_the_first_of_equally_good_weights_are_kept(store, tmp_path, monkeypatch):
+    looks = iter([90.0, 50.0, 60.0, 60.0])
+    monkeypatch.setattr(Validation, "accuracy", lambda self, learner: next(looks))
+    report = train(SMALL, store, tmp_path / "run")
+    assert (report.step, report.val_accuracy) == (4, 60.0)  # step 0 is no candidate
+
+
 def test_train_and_val_classes_can_be_given_for_cross_validation(store, tmp_path):
     chosen = ("train 0", "train 2", "train 4", "val 0", "val 3")
     config = replace(
@@ -470,6 +489,27 @@ def test_train_and_val_classes_can_be_given_for_cross_validation(store, tmp_path
     overlap = replace(config, val_classes=("train 0", "train 1"))
     with pytest.raises(ConfigError, match="'train 0' is in the train and in the val classes"):
         train(overlap, store, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("val_classes", "message"),
+    [
+        (("val 0", "val 1", "vla 2"), "toy has no class 'vla 2'"),
+        (("val 0", "test 1"), "val class 'test 1' is of the test split, on which nothing is"),
+    ],
+)
+def test_val_classes_that_are_unknown_or_of_the_test_split_are_refused(
+    store, tmp_path, val_classes, message
+):
+    with pytest.raises(ConfigError, match=message):
+        train(replace(SMALL, val_classes=val_classes), store, tmp_path / "run")
+
+
+def test_options_of_a_network_that_has_none_are_refused(store, tmp_path):
+    asked = replace(SMALL, options={"width": 64})
+    with pytest.raises(ConfigError, match=r"options.width is set, method i2st has no options"):
+        train(asked, store, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_too_few_train_classes_are_refused_before_anything_is_written(tmp_path):

@@ -19,9 +19,11 @@ from typer.testing import CliRunner
 from i2st_model.checkpoints import load_checkpoint, save_checkpoint
 from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, name_latest
 from i2st_model.training import learner as training_learner
-from i2st_model.training.replay import replay
+from i2st_model.training import step as training_step
+from i2st_model.training.finite import NotFiniteError
+from i2st_model.training.replay import replay, watched
 from i2st_model.training.run import train
-from pipeline.errors import CheckpointError, ConfigError, I2STError
+from pipeline.errors import CheckpointError, ConfigError, I2STError, ResourceError
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +116,40 @@ def test_gradients_that_are_not_finite_stop_the_run_and_are_named(shards, tmp_pa
     assert "projection.weight" in found.bad_gradients
 
 
+def test_only_gradients_that_are_not_finite_are_named(shards, tmp_path, monkeypatch):
+    real = training_step.backward_pools
+
+    def spoil(config, learner, *batches, **named):
+        terms = real(config, learner, *batches, **named)
+        dict(learner.network.named_parameters())["head.mix.weight"].grad[0, 0] = float("nan")
+        return terms
+
+    monkeypatch.setattr(training_step, "backward_pools", spoil)
+    with pytest.raises(NotFiniteError, match=r"gradient norm of head.mix.weight is nan") as fault:
+        train(SMALL, open_store(shards), tmp_path / "run")
+    assert fault.value.culprits == ("head.mix.weight",)
+
+
+def test_replay_on_other_shards_is_refused(poisoned, tmp_path):
+    config, _, run = poisoned
+    make_shards(tmp_path / "others", signal=1.0)
+    with pytest.raises(ConfigError, match="was trained on shards of digest .*pass --shards"):
+        replay(config, open_store(tmp_path / "others"), run)
+
+
+def test_replay_names_modules_with_several_outputs():
+    class Pair(torch.nn.Module):
+        def forward(self, value):
+            return value, value.log()
+
+    network = torch.nn.Sequential(Pair())
+    with watched(network) as bad:
+        network(torch.tensor([1.0]))
+        assert bad == []
+        network(torch.tensor([-1.0]))
+    assert bad == ["0", ""]
+
+
 def test_replay_of_a_run_that_did_not_stop_is_refused(shards, finished):
     with pytest.raises(ConfigError, match=r"fault.safetensors is absent; a run that a loss"):
         replay(SMALL, open_store(shards), finished.run_folder)
@@ -155,6 +191,26 @@ def test_resume_on_other_threads_is_refused_unless_allowed(shards, tmp_path):
     assert {"step": 2, "note": said} in map(
         json.loads, (run / "log.jsonl").read_text().split("\n")[:-1]
     )
+
+
+def test_resume_takes_the_device_of_its_own_hint(shards, finished, tmp_path):
+    run, auto = tmp_path / "run", replace(SMALL, device="auto")
+    with pytest.raises(KeyboardInterrupt):
+        train(auto, open_store(shards), run, on_progress=stop_at(3))
+    recorded = json.loads((run / CONFIG_NAME).read_text())
+    kind = recorded["device"]
+    report = train(replace(auto, device=kind), open_store(shards), run, resume=True)
+    assert report.resumed_at == 2
+    # One that was begun on a GPU may be ended elsewhere, as the message says.
+    other = tmp_path / "other"
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, open_store(shards), other, on_progress=stop_at(3))
+    recorded = json.loads((other / CONFIG_NAME).read_text())
+    recorded["device"] = recorded["train"]["device"] = "cuda"
+    (other / CONFIG_NAME).write_text(json.dumps(recorded))
+    with pytest.raises(ConfigError, match=r"device 'cuda' there and 'cpu' here.*--device cuda, or"):
+        train(SMALL, open_store(shards), other, resume=True)
+    train(SMALL, open_store(shards), other, resume=True, allow_nondeterministic=True)
 
 
 def test_runs_of_versions_with_fewer_settings_go_on(shards, finished, tmp_path):
@@ -268,3 +324,42 @@ def test_latest_is_replaced_and_leads_on_after_the_folder_moved(tmp_path):
     (tmp_path / "runs").rename(tmp_path / "moved")
     assert (tmp_path / "moved" / "latest").resolve() == (tmp_path / "moved" / "b")
     assert {path.name for path in Path(tmp_path / "moved").iterdir()} == {"a", "b", "latest"}
+
+
+# --- what is on the disk when ---
+
+
+def test_a_log_is_on_the_disk_before_the_state_that_goes_on_from_it(shards, tmp_path, monkeypatch):
+    run, synced = tmp_path / "run", []
+    real = os.fsync
+
+    def note(descriptor):
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        lines = path.read_text().count("\n") if path.name == "log.jsonl" else 0
+        synced.append((path.name, lines))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    train(replace(SMALL, episodes=64 * 4, select="last"), open_store(shards), run)
+    of_files = [one for one in synced if one[0].startswith(("log.jsonl", "state", "checkpoint"))]
+    assert of_files == [
+        ("log.jsonl.tmp", 0),
+        ("log.jsonl", 2),  # the state is of step 2
+        ("state.safetensors.tmp", 0),
+        ("log.jsonl", 4),
+        ("checkpoint.safetensors.tmp", 0),
+    ]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_under_the_log_is_one_line(shards, tmp_path):
+    run = tmp_path / "run"
+
+    def fill(progress):
+        if progress.step == 1:
+            (run / "log.jsonl").unlink()
+            (run / "log.jsonl").symlink_to("/dev/full")
+
+    message = r"cannot write \S+log.jsonl \(No space left on device\).*make room.*--resume"
+    with pytest.raises(ResourceError, match=message):
+        train(SMALL, open_store(shards), run, on_progress=fill)

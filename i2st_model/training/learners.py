@@ -15,6 +15,7 @@ from i2st_model.training.learner import Learner
 from i2st_model.training.method_learner import MethodLearner
 from i2st_model.training.store import VideoStore
 from i2st_model.training.token_learner import TokenLearner
+from pipeline.errors import ConfigError
 
 
 def build_learner(
@@ -40,6 +41,11 @@ def build_learner(
     """
     assert isinstance(store, FeatureStore)
     is_network = config.method == TRAINED
+    if is_network and config.options:
+        raise ConfigError(
+            f"options.{next(iter(config.options))} is set, method {TRAINED} has no options; a "
+            "setting of its network was needed; pass network.NAME=VALUE, or another --method"
+        )
     learner: type[Learner]
     if isinstance(store.reader, EncodedFrames):
         learner = NetworkOnFrames if is_network else MethodOnFrames

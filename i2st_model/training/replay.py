@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from i2st_model.runs import FAULT_NAME
+from i2st_model.runs import FAULT_NAME, read_config
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.finite import NotFiniteError
 from i2st_model.training.learner import Learner
@@ -90,7 +90,8 @@ def replay(config: TrainConfig, store: VideoStore, run_folder: Path) -> ReplayRe
         What is not finite.
 
     Raises:
-        ConfigError: the run was not stopped by numbers that are not finite.
+        ConfigError: the run was not stopped by numbers that are not finite, or the shards are not
+            those it was trained on.
         CheckpointError: the state is damaged.
     """
     path = run_folder / FAULT_NAME
@@ -98,6 +99,7 @@ def replay(config: TrainConfig, store: VideoStore, run_folder: Path) -> ReplayRe
         raise ConfigError(
             f"{path} is absent; a run that a loss or gradient stopped was needed; name such a run"
         )
+    _require_same_shards(store, run_folder)
     with own_torch():
         sampler = pool_sampler(config, store)
         device = torch.device(resolve_device(config.device))
@@ -111,7 +113,7 @@ def replay(config: TrainConfig, store: VideoStore, run_folder: Path) -> ReplayRe
             learner.batch(sampler.pool(number, episodes), number)
             for number, episodes in zip(pools.numbers, pools.episodes, strict=True)
         )
-        with _watched(learner.network) as bad_modules:
+        with watched(learner.network) as bad_modules:
             terms = backward_pools(config, learner, batches, pools=pools, ranks=Ranks())
     first = step * config.episodes_per_step
     return ReplayReport(
@@ -127,14 +129,32 @@ def replay(config: TrainConfig, store: VideoStore, run_folder: Path) -> ReplayRe
     )
 
 
+def _require_same_shards(store: VideoStore, run_folder: Path) -> None:
+    recorded = read_config(run_folder).get("digest")
+    if recorded != store.index.digest:
+        raise ConfigError(
+            f"{run_folder} was trained on shards of digest {str(recorded)[:12]}, "
+            f"{store.reader.folder} has {store.index.digest[:12]}; the same clips were needed to "
+            "repeat its step; pass --shards"
+        )
+
+
 @contextmanager
-def _watched(network: nn.Module) -> Iterator[list[str]]:
-    """Note the modules whose output is not finite while the body runs."""
+def watched(network: nn.Module) -> Iterator[list[str]]:
+    """Note the modules whose output is not finite while the body runs.
+
+    Args:
+        network: its modules, and itself as the empty name, are looked at.
+
+    Yields:
+        list[str]: Their names, in the order in which they ran.
+    """
     bad: list[str] = []
 
     def watch(name: str) -> Any:
         def look(module: nn.Module, given: Any, made: Any) -> None:
-            if isinstance(made, Tensor) and not bool(made.isfinite().all()):
+            parts = made if isinstance(made, tuple) else (made,)
+            if any(isinstance(one, Tensor) and not bool(one.isfinite().all()) for one in parts):
                 bad.append(name)
 
         return look

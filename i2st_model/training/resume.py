@@ -54,6 +54,9 @@ def run_status(
         )
     recorded, asked = read_config(run_folder), _asked(config, store)
     known = {**recorded, "train": _with_defaults(recorded.get("train"))}
+    # The kind of device, not its name, decides bits; `changed_bits` compares it.
+    for values in (known, asked):
+        values["train"] = _without_device(values["train"])
     differing = differences({key: known.get(key) for key in asked}, asked)
     if differing:
         raise ConfigError(
@@ -98,6 +101,12 @@ def _with_defaults(recorded: Any) -> Any:
         return train_config(recorded).to_dict()
     except (ConfigError, TypeError):
         return recorded
+
+
+def _without_device(train: Any) -> Any:
+    if not isinstance(train, dict):
+        return train
+    return {name: value for name, value in train.items() if name != "device"}
 
 
 def record_run(config: TrainConfig, store: VideoStore, run_folder: Path) -> None:

@@ -85,8 +85,7 @@ def take_step(
         group["lr"] = group["base_rate"] * factor
     terms = backward_pools(config, learner, batches, pools=pools, ranks=ranks)
     require_finite_terms(terms, config, pools)
-    norm = torch.nn.utils.clip_grad_norm_(learner.network.parameters(), config.gradient_clip)
-    require_finite_gradient(norm.item(), learner.network, config, pools)
+    norm = _clip_gradient(config, learner, pools)
     optimizer.step()
     means = {
         name: sum(value * share for value, share in zip(values, pools.shares, strict=True))
@@ -96,9 +95,20 @@ def take_step(
         loss=means.pop("loss"),
         accuracy=means.pop("accuracy"),
         parts=means,
-        gradient_norm=norm.item(),
+        gradient_norm=norm,
         learning_rate=optimizer.param_groups[0]["lr"],
     )
+
+
+def _clip_gradient(config: TrainConfig, learner: Learner, pools: StepPools) -> float:
+    """Scale the gradient down where it is too long; its norm before that."""
+    parameters = list(learner.network.parameters())
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    # Before it is scaled: one that is not finite would make all of them so.
+    require_finite_gradient(norm.item(), learner.network, config, pools)
+    torch.nn.utils.clip_grads_with_norm_(parameters, config.gradient_clip, norm)
+    return norm.item()
 
 
 def backward_pools(

@@ -202,6 +202,7 @@ class Trainer:
             self._log.write(line if accuracy is None else {**line, "val_accuracy": accuracy})
             on_progress(self._progress(step, result, accuracy))
         if not last and step % self.config.state_every == 0:
+            self._log.sync()
             save_state(
                 self.run_folder / STATE_NAME,
                 step=step,
@@ -211,6 +212,7 @@ class Trainer:
             )
 
     def _finish(self) -> None:
+        self._log.sync()
         info = checkpoint_info(
             self.config,
             self.store,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from i2st_model.class_videos import ClassVideos
 from i2st_model.episodes import EpisodeSampler
 from i2st_model.scoring import (
     episode_batches,
@@ -68,7 +69,7 @@ def val_sampler(
         The sampler, or None where the last weights have to be taken; and sentences for the user.
 
     Raises:
-        ConfigError: a val class is also a train class.
+        ConfigError: a val class is also a train class, of the test split, or unknown.
     """
     if config.select == "last":
         return None, []
@@ -80,9 +81,16 @@ def val_sampler(
             f"class {both[0]!r} is in the train and in the val classes; they must be disjoint; "
             "leave it out of one"
         )
+    held_out = sorted(set(chosen) & set(store.index.classes.get("test", ())))
+    if held_out:
+        raise ConfigError(
+            f"val class {held_out[0]!r} is of the test split, on which nothing is selected; "
+            "classes of train or val were needed; leave it out"
+        )
+    videos = store.videos_of(chosen)
     for disjoint in (True, False):
         try:
-            return _sampler(config, store, chosen, disjoint)
+            return _sampler(config, store, videos, disjoint)
         except ConfigError:
             continue
     return None, [
@@ -96,9 +104,8 @@ def _val_classes(store: VideoStore) -> list[str]:
 
 
 def _sampler(
-    config: TrainConfig, store: VideoStore, names: Sequence[str], disjoint: bool
+    config: TrainConfig, store: VideoStore, videos: Sequence[ClassVideos], disjoint: bool
 ) -> tuple[EpisodeSampler, list[str]]:
-    videos = store.videos_of(names)
     settings: dict[str, Any] = {
         "shot": config.shot,
         "seed": config.seed,
