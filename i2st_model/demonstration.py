@@ -20,7 +20,7 @@ from pipeline.extraction.plan import ExtractConfig
 from pipeline.extraction.report import ExtractReport
 from pipeline.shards.reader import ShardReader
 
-METHODS = ("protonet", "bi_mhm", "otam", TRAINED)
+METHODS = ("simpleshot", "linear_probe", "bi_mhm", "otam", TRAINED)
 
 
 TRAINING: dict[str, Any] = {
