@@ -28,7 +28,7 @@ class EvaluateConfig:
     drop_small_classes: bool = False
     """Leave out classes with too few videos instead of refusing."""
     batch_episodes: int | None = None
-    """Episodes at a time, None = what suits the device; decides time and memory, not the result."""
+    """Episodes at a time, None = what suits the device; decides time, memory and rounding alone."""
     precision: Precision = "float32"
     """float64 computes everything in double precision: slower, for checks."""
     device: str = "auto"

@@ -50,13 +50,16 @@ def prepare_videos(
     Returns:
         Named tensors with first axis V, in the order of ``rows``.
     """
-    parts: list[Mapping[str, Tensor]] = []
+    whole: dict[str, Tensor] = {}
     for start in range(0, len(rows), PREPARE_VIDEOS):
         chunk = rows[start : start + PREPARE_VIDEOS]
         padded = np.pad(chunk, (0, PREPARE_VIDEOS - len(chunk)), mode="edge")
-        made = prepare(padded)
-        parts.append({name: value[: len(chunk)] for name, value in made.items()})
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        for name, value in prepare(padded).items():
+            # Filled in place: parts that are joined at the end would lie in memory twice.
+            if name not in whole:
+                whole[name] = value.new_empty(len(rows), *value.shape[1:])
+            whole[name][start : start + len(chunk)] = value[: len(chunk)]
+    return whole
 
 
 @torch.no_grad()

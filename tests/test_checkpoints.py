@@ -379,9 +379,14 @@ def fingerprint(**changes):
 
 def test_shards_of_other_features_are_refused_with_both_values(tmp_path):
     other = fingerprint(
-        encoder={"name": "clip", "sha256": "9"}, frames={"count": 16, "rule": "segment_centres"}
+        encoder={"name": "clip", "sha256": "9"},
+        frames={"count": 16, "rule": "segment_centres"},
+        view={"geometry": "full_frame"},
     )
-    message = "encoder.sha256 '1' there and '9' here, frames.count 8 there and 16 here"
+    message = "encoder.sha256 '1' there and '9' here, .*frames.count 8 there and 16 here"
+    view = "view.geometry 'center_crop' there and 'full_frame' here"
+    with pytest.raises(ConfigError, match=view):
+        require_compatible(fingerprint(), other, shards=tmp_path, run=tmp_path)
     with pytest.raises(ConfigError, match=message):
         require_compatible(fingerprint(), other, shards=tmp_path, run=tmp_path)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,15 @@ def test_shards_that_a_run_was_not_trained_on_are_said():
     found = done("evaluate", *FEW, "--shards", "other/longer")
     assert said in found.stderr
     assert "these shards are of longer, digest" in found.stderr
+
+
+def test_methods_without_training_are_shown_the_shards_of_the_newest_run():
+    make_shards(Path("shards") / "newer", name="newer")
+    try:
+        found = json.loads(done("evaluate", *FEW, "--method", "protonet", "--json").stdout)
+    finally:
+        shutil.rmtree(Path("shards") / "newer")
+    assert found["dataset"] == "toy"
 
 
 def test_a_run_is_of_its_own_method():

@@ -8,9 +8,11 @@ import torch
 from synthetic_shards import FINGERPRINT, make_shards
 from tiny_models import open_clip, tiny_clip_config
 
+from i2st_model.episode_checks import rows_of
 from i2st_model.evaluation import EvaluateConfig, evaluate
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method
+from i2st_model.matching import unit
 from i2st_model.methods import get_method
 from i2st_model.methods.clips import Clips, TrainStatistics
 from pipeline.encoders.open_clip_text import SENTENCES, build_text_tower
@@ -123,6 +125,13 @@ def test_evaluation_gives_the_method_its_classes(clip, tmp_path):
     again = evaluate(method, store, EvaluateConfig(episodes=40, shot=5, device="cpu"))
     assert method.uses_class_names
     assert method.classes_apart
+    clips = unit(unit(store.frame_embedding(np.arange(len(store.reader.video_ids)))).mean(dim=1))
+    for one in (found.result, again.result):
+        rows, names = rows_of(one.episodes, store), np.array(one.episodes.class_names)
+        for episode in range(40):
+            numbers = store.class_numbers(names[one.episodes.classes[episode]].tolist())
+            logits = clips[rows[one.episodes.query[episode, :, 0]]] @ method.texts[numbers].T
+            assert one.predicted[episode, :, 0].tolist() == logits.argmax(dim=1).tolist()
     # Random weights recognise nothing, but what they say of a video does not depend on the shots.
     assert found.accuracy.mean < 60
     assert len(np.unique(again.predictions.predicted)) > 1

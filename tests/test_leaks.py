@@ -4,8 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from synthetic_shards import make_shards
 
 from i2st_model.class_videos import group_videos
+from i2st_model.evaluate_config import EvaluateConfig
+from i2st_model.features import FeatureStore
 from i2st_model.leaks import (
     Seen,
     find_seen,
@@ -14,6 +17,7 @@ from i2st_model.leaks import (
     video_hashes,
     without_seen,
 )
+from i2st_model.method_table import seen_by_any
 from pipeline.errors import ConfigError
 from pipeline.manifests import load_manifest
 
@@ -117,3 +121,21 @@ def test_two_runs_join_what_they_saw():
     joined = Seen(classes=("a", "b")) | Seen(classes=("b", "c"), videos=("v",))
     assert joined == Seen(classes=("a", "b", "c"), videos=("v",))
     assert not Seen()
+
+
+def test_what_any_method_of_a_table_saw_is_joined(tmp_path):
+    store = FeatureStore(make_shards(tmp_path / "toy"))
+    ready = [
+        SimpleNamespace(store=store, checkpoint=checkpoint)
+        for checkpoint in (
+            SimpleNamespace(info=SimpleNamespace(train_classes=["test 1"], train_video_hashes=[])),
+            None,
+            SimpleNamespace(
+                info=SimpleNamespace(
+                    train_classes=["test 3"], train_video_hashes=video_hashes(["test 0/01"])
+                )
+            ),
+        )
+    ]
+    found = seen_by_any(ready, EvaluateConfig())
+    assert found == Seen(classes=("test 1", "test 3"), videos=("test 0/01",))
