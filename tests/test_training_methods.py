@@ -132,3 +132,12 @@ def test_encoding_in_bfloat16_changes_little_and_keeps_scores_in_float32(noisy, 
     assert short.dtype == torch.float32
     torch.testing.assert_close(short, full, atol=0.2, rtol=0)
     assert load_checkpoint(network.run_folder).weights["projection.weight"].dtype == torch.float32
+
+
+def test_a_method_that_no_gradient_passes_is_refused(noisy, tmp_path, monkeypatch):
+    real = Scaled.prepare
+    monkeypatch.setattr(
+        Scaled, "prepare", lambda self, clips: {"clip": real(self, clips)["clip"].detach()}
+    )
+    with pytest.raises(ConfigError, match="no gradient passes through method scaled"):
+        train(TRAINED, noisy, tmp_path / "run")

@@ -53,7 +53,12 @@ def run_status(
             "with it, or another --run"
         )
     recorded, asked = read_config(run_folder), _asked(config, store)
-    known = {**recorded, "train": _with_defaults(recorded.get("train"))}
+    # Runs before this was recorded are taken to have had the encoder that is here.
+    known = {
+        "encoder": asked["encoder"],
+        **recorded,
+        "train": _with_defaults(recorded.get("train")),
+    }
     # The kind of device, not its name, decides bits; `changed_bits` compares it.
     for values in (known, asked):
         values["train"] = _without_device(values["train"])
@@ -127,6 +132,7 @@ def _asked(config: TrainConfig, store: VideoStore) -> dict[str, Any]:
         "train": config.to_dict(),
         "dataset": store.index.dataset_name,
         "digest": store.index.digest,
+        "encoder": store.index.fingerprint.get("encoder"),
         "init_sha256": initial_sha256(config),
     }
 

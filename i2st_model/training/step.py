@@ -17,6 +17,7 @@ from i2st_model.training.ranks import Ranks
 from i2st_model.training.schedules import learning_rate_factor
 from i2st_model.training.setup import torch_seed
 from i2st_model.training.step_pools import StepPools
+from pipeline.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,6 +131,9 @@ def backward_pools(
 
     Returns:
         ``loss``, the learner's terms and ``accuracy``: of each of the P pools, in order.
+
+    Raises:
+        ConfigError: the losses do not depend on anything that trains.
     """
     parameters = list(learner.network.parameters())
     for parameter in parameters:
@@ -142,6 +146,11 @@ def backward_pools(
         for place, batch in zip(places, batches, strict=True):
             torch.manual_seed(torch_seed(config.seed, pools.numbers[place]))
             losses = learner.losses(batch)
+            if not losses.total.requires_grad:
+                raise ConfigError(
+                    f"no gradient passes through method {config.method} to what would train; a "
+                    "method that is differentiable was needed; pass another --method"
+                )
             (losses.total * pools.shares[place]).backward()
             parts = {name: value.item() for name, value in losses.parts.items()}
             rows[place] = {"loss": losses.total.item(), **parts, "accuracy": losses.accuracy}
