@@ -69,7 +69,9 @@ def lost_to(result: Result) -> Floats:
     episodes, way = result.episodes, result.episodes.way
     right_EN = result.correct.mean(axis=2)
     right_EN = class_means(episodes.classes, right_EN)
-    instead_EN = right_EN / np.maximum(right_EN + (1 - right_EN) * (way - 2) / (way - 1), 1e-12)
+    rest_EN = right_EN + (1 - right_EN) * (way - 2) / (way - 1)
+    # Of two classes the other one is left alone, and right, even where it never was.
+    instead_EN = np.where(rest_EN > 0, right_EN / np.where(rest_EN > 0, rest_EN, 1), 1.0)
     wrong = ~result.correct
     place = np.arange(len(wrong))[:, None, None] * way + result.predicted
     weights = np.broadcast_to(instead_EN[:, :, None], wrong.shape)[wrong]
@@ -128,10 +130,14 @@ def video_variance(gains: Gains) -> float | None:
 def _by_chance(
     episodes: EpisodeSet, own: Floats, slot_EN: Floats, sizes: NDArray[np.int64]
 ) -> Floats:
-    """Expected squares of scores where videos make no difference: each slot takes any of n."""
+    """Expected squares of scores where videos make no difference: each slot takes any of n.
+
+    Episodes meet in a video once in n; as a class's slots sum to 0, what they bring together there
+    is minus what each would bring with itself.
+    """
     share_EN = 1 / sizes[episodes.classes]
-    shot, queries = episodes.shot, episodes.queries
-    as_query = (own**2).sum(axis=2) * (1 - queries * share_EN)
+    shot = episodes.shot
+    as_query = (own**2).sum(axis=2) - share_EN * own.sum(axis=2) ** 2
     as_support = shot * (1 - shot * share_EN) * slot_EN**2
     # A query is no support clip of its own episode.
     return as_query + as_support - 2 * shot * share_EN * own.sum(axis=2) * slot_EN

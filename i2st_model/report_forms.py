@@ -143,6 +143,7 @@ _LATEX = {
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "[": "{[}",  # at the start of a row it would be an option of the line before
     "]": "{]}",
 }

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.false_positives import EFFECTS, false_positives
 from benchmarks.simulated_methods import answer, draw_set
 from i2st_model.bootstrap import class_half_width, student_quantile
-from i2st_model.clusters import class_scores, gains_of, lost_to, video_variance
+from i2st_model.clusters import _by_chance, class_scores, gains_of, lost_to, video_variance
 from i2st_model.comparison import compare, require_pairs
 from i2st_model.comparison_table import comparison_table
 from i2st_model.folds import join_folds
@@ -69,6 +69,8 @@ def test_two_ways_lose_every_wrong_query_to_the_other():
     result = answer(rng, draw_set(rng, way=2, classes=4, episodes=50))
     wrong = (~result.correct).sum(axis=2)
     np.testing.assert_allclose(lost_to(result), wrong[:, ::-1])
+    never = replace(result, predicted=1 - np.broadcast_to([[0], [1]], result.predicted.shape))
+    np.testing.assert_allclose(lost_to(never), np.ones((50, 2)))
 
 
 def test_class_scores_sum_to_nothing_and_follow_a_written_out_loop():
@@ -112,6 +114,55 @@ def test_video_variance_is_absent_where_an_episode_takes_every_video():
     assert "no more videos than an episode takes" in found.why_not["videos"]
 
 
+@pytest.mark.parametrize("shape", [{}, {"queries": 2}, {"shot": 2, "queries": 3}], ids=str)
+def test_what_single_episodes_bring_to_videos_is_the_mean_over_draws_of_videos(shape):
+    shape = {"shot": 1, "queries": 1, "classes": 6, "videos": 6, "episodes": 30, **shape}
+    gains = gains_of(*([one] for one in pair(0, effects={}, **shape)))
+    classes, shot = gains.episodes.classes, shape["shot"]
+    own, slot = video_terms(gains)
+    found = _by_chance(gains.episodes, own, slot, np.full(6, 6)).sum()
+    rng, squares = np.random.default_rng(0), []
+    for _ in range(1500):
+        clips = rng.random((30, 5, 6)).argsort(axis=2)[:, :, : shot + shape["queries"]]
+        clips += 6 * classes[:, :, None]
+        scores = np.zeros(36)
+        np.add.at(scores, clips[:, :, shot:], own)
+        np.add.at(scores, clips[:, :, :shot], slot[:, :, None])
+        squares.append((scores**2).sum())
+    error = np.std(squares) / math.sqrt(len(squares))
+    assert error < 0.015 * found
+    assert found == pytest.approx(np.mean(squares), abs=4 * error)
+
+
+def video_terms(gains):
+    """What is gained beyond the class's mean: by each query, and by each class of an episode."""
+    classes, own, slot = gains.episodes.classes, gains.own.copy(), gains.drawn.copy()
+    for number in np.unique(classes):
+        mine = classes == number
+        own[mine] -= gains.own[mine].mean()
+        slot[mine] -= gains.drawn[mine].mean()
+    return own, slot + own.sum(axis=2)
+
+
+def test_video_variance_follows_a_written_out_loop():
+    shape = {"classes": 6, "videos": 12, "episodes": 200, "shot": 2, "queries": 2}
+    first, second = pair(3, effects={"of_videos": 3.0, "of_support": 2.0}, **shape)
+    gains, episodes = gains_of([first], [second]), first.episodes
+    own, slot = video_terms(gains)
+    scores = np.zeros(72)
+    for e, n in np.ndindex(200, 5):
+        for i in range(2):
+            scores[episodes.query[e, n, i]] += own[e, n, i]
+            scores[episodes.support[e, n, i]] += slot[e, n]
+    # An episode takes 4 of 12 videos.
+    chance = _by_chance(episodes, own, slot, np.full(6, 12)).sum()
+    of_videos = 12 * 11 / 8**2 * ((scores**2).sum() - chance)
+    of_episodes = sum(own[e].sum() ** 2 for e in range(200))
+    assert of_videos > of_episodes  # hence not cut off at 0
+    expected = (of_videos + of_episodes) / 2000**2
+    assert video_variance(gains) == pytest.approx(expected)
+
+
 # --- bootstrap ---
 
 
@@ -135,8 +186,11 @@ def test_quantile_is_students_where_one_class_alone_differs():
 def test_class_half_width_needs_four_classes_and_some_spread():
     assert class_half_width(np.array([1.0, -1.0, 0.0]), 0.0) is None
     assert class_half_width(np.zeros(6), 0.0) == 0.0
-    wide = class_half_width(np.arange(6.0) - 2.5, 0.0)
-    assert class_half_width(np.arange(6.0) - 2.5, 5.0) < wide
+    # Squares sum to 17.5; what is taken off of them is at most half.
+    for by_chance, left in ((0.0, 17.5), (5.0, 12.5), (15.0, 8.75), (-5.0, 22.5)):
+        found = class_half_width(np.arange(6.0) - 2.5, by_chance)
+        quantile = student_quantile(np.arange(6.0) - 2.5)
+        assert found == pytest.approx(quantile * math.sqrt(6 / 5 * left))
 
 
 # --- comparisons ---

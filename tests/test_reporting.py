@@ -87,6 +87,7 @@ def test_latex_is_a_booktabs_tabular_with_everything_escaped():
     assert r"\textbf{71.00 $\pm$ 0.30} & $-0.88$ [$-1.00$, $-0.76$] \\" in lines[6]
     assert lines[-3] == r"\end{tabular}"
     assert lines[-2] == "% toy test, 100 % & more."
+    assert lines[5].startswith(r"otam:shots=a\textbar{}b & ")
     odd = ResultTable(columns=("c",), rows=(Row(name=r"[a]_#$%&{}~^\<", cells=("x_y",)),))
     assert r"{[}a{]}\_\#\$\%\&\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}" in render(
         odd, "latex"
