@@ -21,6 +21,7 @@ from i2st_model.stem_features import StemFeatures
 from i2st_model.training import learner as training_learner
 from i2st_model.training.config import TrainConfig, train_config
 from i2st_model.training.data import TrainData, flip_tokens, flips_for
+from i2st_model.training.learners import build_learner
 from i2st_model.training.ranks import Ranks
 from i2st_model.training.run import train
 from i2st_model.training.setup import build_untrained, pool_sampler
@@ -337,6 +338,23 @@ def test_projection_and_mask_decoder_learn_at_the_fast_rate(store):
     assert moved["head.mix.weight"] == pytest.approx(1e-4, rel=0.02)
 
 
+def test_a_step_keeps_to_the_schedule_the_decay_and_the_longest_gradient(store):
+    config = replace(SMALL, episodes=64 * 100, warmup=0.05, weight_decay=0.3, gradient_clip=0.01)
+    learner = make_learner(store, config)
+    optimizer = build_optimizer(config, learner)
+    pools = step_pools(config, 1)
+    batch = make_batch(learner, 1, 8)
+    result = take_step(config, learner, optimizer, [batch], pools=pools, ranks=Ranks())
+    # The second of five steps of warm-up.
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates == pytest.approx([0.4 * config.fast_rate, 0.4 * config.slow_rate])
+    assert result.learning_rate == rates[0]
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.3}
+    assert result.gradient_norm > 0.01
+    gradients = [one.grad for one in learner.network.parameters() if one.grad is not None]
+    assert torch.nn.utils.get_total_norm(gradients).item() == pytest.approx(0.01, rel=1e-3)
+
+
 def test_loss_that_is_not_finite_stops_with_step_and_episodes(store, tmp_path, monkeypatch):
     real = training_learner.episode_loss
     calls = []
@@ -510,6 +528,25 @@ def test_options_of_a_network_that_has_none_are_refused(store, tmp_path):
     with pytest.raises(ConfigError, match=r"options.width is set, method i2st has no options"):
         train(asked, store, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize("method", ["i2st", "hyrsm"])
+def test_whatever_is_fitted_sees_train_classes_alone(store, monkeypatch, method):
+    read = set()
+    for name in ("tokens", "frame_embedding"):
+        honest = getattr(store.reader, name)
+
+        def spy(rows, views=None, honest=honest):
+            read.update(np.atleast_1d(rows).tolist())
+            return honest(rows, views)
+
+        monkeypatch.setattr(store.reader, name, spy)
+    settings = {} if method == "i2st" else {"network": {}, "options": {"heads": 4}}
+    config = replace(SMALL, method=method, stem_tokens=10**6, **settings)
+    classes = pool_sampler(config, store).videos
+    learner = build_learner(config, store, classes=classes, device=torch.device("cpu"))
+    learner.begin()
+    assert read == set(store.rows_of([f"train {n}" for n in range(6)]).tolist())
 
 
 def test_too_few_train_classes_are_refused_before_anything_is_written(tmp_path):
