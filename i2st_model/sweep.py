@@ -7,17 +7,23 @@ its runs, and a sweep that was cut short or is asked for again trains what is ab
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from i2st_model.config import PRESETS, NetworkConfig
+from i2st_model.config_checks import required_type
+from i2st_model.method_runs import NETWORK_METHOD
 from i2st_model.settings import change_config
 from i2st_model.training.config import TrainConfig
 from pipeline.errors import ConfigError
 
 BASE = "as given"
 """Row of the settings that the others are varied from."""
+
+OF_NETWORK = ("preset", "alpha", "beta", "dice", "masks", "slow_rate")
+"""Settings of training that I2ST alone reads, beside those of its network."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,11 +121,14 @@ def plan_variants(
         At least one, in order.
 
     Raises:
-        ConfigError: a word is no setting, or none of the variants is left.
+        ConfigError: a word is no setting or one that the method does not read, or none of the
+            variants is left.
     """
     planned: list[Variant] = []
     for words in variants:
-        changed = _plain(change_config(config, {}, list(words)), num_stored)
+        given = change_config(config, {}, list(words))
+        _require_read(given, words)
+        changed = _plain(given, num_stored)
         known = any(one.config == changed for one in planned)
         if not known and (changed.frames or 0) <= num_stored:
             planned.append(Variant(name=" ".join(words) or BASE, config=changed))
@@ -129,6 +138,21 @@ def plan_variants(
             "needed; extract with more --frames"
         )
     return planned
+
+
+def _require_read(config: TrainConfig, words: Sequence[str]) -> None:
+    """Refuse settings of I2ST's network for methods that have none: all rows would be one."""
+    if config.method == NETWORK_METHOD:
+        return
+    own = {*OF_NETWORK, *(one.name for one in fields(NetworkConfig))}
+    for word in words:
+        name = word.partition("=")[0]
+        if name.removeprefix("network.") in own:
+            raise ConfigError(
+                f"{name} is a setting of {NETWORK_METHOD}, which {config.method} does not read; "
+                "one that it reads was needed; sweep options.NAME or fast_rate, or pass "
+                f"--method {NETWORK_METHOD}"
+            )
 
 
 def _plain(config: TrainConfig, num_stored: int) -> TrainConfig:
@@ -153,7 +177,25 @@ def run_folder_of(root: Path, config: TrainConfig, *, dataset: str, digest: str)
     Returns:
         ``root/sweep-<dataset>/<hash>-seed<seed>``; it need not exist.
     """
-    values = {**replace(config, seed=0).to_dict(), "digest": digest}
+    # With the network's defaults: where a later version has others, its runs are others, too.
+    defaults = {
+        one.name: one.default for one in fields(NetworkConfig) if one.default is not MISSING
+    }
+    network = {**defaults, **PRESETS.get(config.preset, {}), **config.network}
+    values = {
+        **_numbers_alike(TrainConfig, replace(config, seed=0).to_dict()),
+        "network": _numbers_alike(NetworkConfig, network),
+        "digest": digest,
+    }
     told = json.dumps(values, sort_keys=True).encode()
     name = f"{hashlib.sha256(told).hexdigest()[:10]}-seed{config.seed}"
     return root / f"sweep-{dataset}" / name
+
+
+def _numbers_alike(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Write 1 as 1.0 where a field is a float, as the two are one setting."""
+    floats = {one.name for one in fields(config) if required_type(one.type) is float}
+    return {
+        name: float(value) if name in floats and type(value) is int else value
+        for name, value in values.items()
+    }

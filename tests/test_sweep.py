@@ -5,14 +5,19 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from synthetic_shards import make_shards
 from typer.testing import CliRunner
 
 import cli
-from i2st_model.config import network_config
+from benchmarks.simulated_methods import answer, draw_set
+from i2st_model.comparison import compare
+from i2st_model.config import PRESETS, network_config
 from i2st_model.results import load_results
 from i2st_model.sweep import ABLATIONS, BASE, plan_variants, run_folder_of, variants_over
+from i2st_model.sweep_runs import plan_runs
+from i2st_model.sweep_table import compare_variants, sweep_table
 from i2st_model.training.config import TrainConfig
 from pipeline.errors import ConfigError
 
@@ -90,8 +95,55 @@ def test_a_run_is_kept_by_its_settings_seed_and_shards():
     assert re.fullmatch(r"runs/sweep-toy/[0-9a-f]{10}-seed0", str(place))
     other_seed = run_folder_of(Path("runs"), replace(config, seed=3), dataset="toy", digest="a")
     assert other_seed.name == place.name.replace("seed0", "seed3")
+    for same in ({"beta": 1}, {"network": {"global_weight": 0.3}}, {"network": {"scale": 1}}):
+        assert (
+            run_folder_of(Path("runs"), replace(config, **same), dataset="toy", digest="a") == place
+        )
     for changed, digest in ((replace(config, beta=0.5), "a"), (config, "b")):
         assert run_folder_of(Path("runs"), changed, dataset="toy", digest=digest) != place
+
+
+def test_seeds_of_a_sweep_count_on_from_its_own():
+    variants = plan_variants(TrainConfig(seed=5), [(), ("beta=0",)], num_stored=8)
+    planned = plan_runs(variants, seeds=3, root=Path("runs"), dataset="toy", digest="a")
+    for variant, runs in zip(variants, planned, strict=True):
+        assert [run.config for run in runs] == [replace(variant.config, seed=s) for s in (5, 6, 7)]
+        assert [run.folder.name[10:] for run in runs] == ["-seed5", "-seed6", "-seed7"]
+    assert len({run.folder for runs in planned for run in runs}) == 6
+
+
+def test_a_run_is_kept_by_the_defaults_of_its_network_too(monkeypatch):
+    places = [run_folder_of(Path("runs"), TrainConfig(), dataset="toy", digest="a")]
+    monkeypatch.setitem(PRESETS, "i2st", {"instance_init": 0.4})  # as a later version might
+    places.append(run_folder_of(Path("runs"), TrainConfig(), dataset="toy", digest="a"))
+    assert places[0] != places[1]
+
+
+@pytest.mark.parametrize("word", ["beta=0", "masks=off", "dim=8", "network.dim=8"])
+def test_settings_that_a_method_does_not_read_are_no_variants_of_it(word):
+    config = TrainConfig(method="hyrsm")
+    name = word.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"{name} is a setting of i2st, which hyrsm does not"):
+        plan_variants(config, [(), (word,)], num_stored=8)
+    read = [(), ("fast_rate=1e-4",), ("frames=4",), ("method=i2st", word)]
+    assert len(plan_variants(config, read, num_stored=8)) == 4
+
+
+def test_table_holds_each_variant_less_the_first_over_what_was_asked_for():
+    rng = np.random.default_rng(0)
+    cells = [draw_set(rng, episodes=60, shot=shot) for shot in (1, 5)]
+    found = [[[answer(rng, cell, ease=ease)] for cell in cells] for ease in (1.0, 2.0)]
+    compared = compare_variants(found)
+    variants = plan_variants(TrainConfig(), [(), ("beta=0",)], num_stored=8)
+    for over in ("episodes", "classes"):
+        table = sweep_table(variants, cells, compared, over=over, notes=[])
+        first, second = (row.cells for row in table.rows)
+        assert first[1] is first[3] is None
+        for place in range(2):
+            mine = compare(found[1][place], found[0][place])
+            assert second[2 * place] == mine.first
+            assert second[2 * place + 1] == mine.intervals[over]
+            assert mine.difference == pytest.approx(second[2 * place].mean - first[2 * place].mean)
 
 
 # --- the command ---
@@ -167,7 +219,10 @@ def test_trainings_in_processes_of_their_own_end_in_the_same_figures():
         (["--over", "beta=0,,1"], "--over '0,,1' holds an empty name"),
         (["--over", "betta=0,1"], "unknown setting 'betta'.*did you mean 'beta'"),
         (["--over", "beta=-1,0"], "beta=-1"),
+        (["--over", "scale=wide,1"], "scale='wide' is no number"),
         (["frames", "--interval", "x"], "interval='x' is unknown; known: episodes, videos"),
+        (["frames", "--interval", "seeds"], "interval='seeds' with seeds=1; .*; pass --seeds 3$"),
+        (["instances", "--method", "hyrsm"], "beta is a setting of i2st, which hyrsm does not"),
         (["frames", "--format", "html"], "format='html' is unknown"),
         (["frames", "--way", "9"], "split 'val' of toy has 5 classes, way=9 needs 9"),
     ],

@@ -78,7 +78,7 @@ def sweep(
 
     require_form(form)
     new_file(save, "--save")
-    _require_interval(interval)
+    _require_interval(interval, seeds)
     ablation = _ablation(name, over or [], grid)
     typed = typed_names(ctx)
     flags = {field: ctx.params[field] for field in OF_TRAINING if field in typed}
@@ -209,12 +209,17 @@ def _ablation(name: str | None, over: Sequence[str], grid: bool) -> Any:
     return ABLATIONS[name]
 
 
-def _require_interval(name: str) -> None:
+def _require_interval(name: str, seeds: int) -> None:
     from i2st_model.comparison import QUESTIONS
 
     if name not in QUESTIONS:
         raise ConfigError(
             f"interval={name!r} is unknown; known: {', '.join(QUESTIONS)}; one is needed; pass one"
+        )
+    if name == "seeds" and seeds == 1:
+        raise ConfigError(
+            "interval='seeds' with seeds=1; several trainings of each variant were needed; "
+            "pass --seeds 3"
         )
 
 
