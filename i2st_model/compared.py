@@ -11,6 +11,7 @@ from pathlib import Path
 
 from i2st_model.episode_sets import EpisodeSet
 from i2st_model.method_runs import MethodRun, is_trained, method_of_run, newest_run_of
+from i2st_model.methods import METHODS
 from i2st_model.results import Result, load_results
 from i2st_model.runs import CONFIG_NAME
 from pipeline.errors import ConfigError
@@ -46,7 +47,8 @@ def read_part(word: str, *, root: Path) -> Part:
     file = Path(word) if not at or Path(word).exists() else Path(name)
     if file.is_file():
         return Part(word=word, kept=_of_method(file, method if file != Path(word) else None))
-    if (file / CONFIG_NAME).exists() or file.is_dir():
+    # A folder that only shares its name with a method is not what was meant.
+    if (file / CONFIG_NAME).exists() or (file.is_dir() and word not in METHODS):
         return Part(word=word, method=MethodRun(method=method_of_run(file), run=file))
     if "/" in word and ":" not in word:
         raise ConfigError(

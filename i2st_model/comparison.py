@@ -49,6 +49,8 @@ class Comparison:
     """Pairs of trainings; 1 where neither side has several."""
     uses_class_names: tuple[bool, bool]
     """Whether either side knows the names of the classes it is tested on."""
+    one_training: tuple[bool, bool] = (False, False)
+    """Whether either side is a single training beside several: its luck is not in ``seeds``."""
 
     @property
     def difference(self) -> float:
@@ -70,6 +72,7 @@ class Comparison:
             "num_videos": self.num_videos,
             "num_seeds": self.num_seeds,
             "uses_class_names": list(self.uses_class_names),
+            "one_training": list(self.one_training),
         }
 
 
@@ -113,6 +116,7 @@ def compare(first: Sequence[Result], second: Sequence[Result]) -> Comparison:
         num_videos=len(episodes.video_ids),
         num_seeds=max(len(first), len(second)),
         uses_class_names=(_knows_names(first), _knows_names(second)),
+        one_training=(_is_one_of(first, second), _is_one_of(second, first)),
     )
 
 
@@ -164,6 +168,10 @@ def _shape_words(result: Result) -> str:
 
 def _knows_names(side: Sequence[Result]) -> bool:
     return any(one.made_by.uses_class_names for one in side)
+
+
+def _is_one_of(side: Sequence[Result], other: Sequence[Result]) -> bool:
+    return len(side) == 1 < len(other) and side[0].made_by.run is not None
 
 
 def _around(mean: float, half: float | None) -> Interval | None:

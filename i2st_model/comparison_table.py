@@ -36,7 +36,7 @@ def comparison_table(
     return ResultTable(
         columns=tuple(f"{cell.way}-way {cell.shot}-shot" for cell in cells),
         rows=(*sides, *rows),
-        notes=(_data(cells[0], found[0]), *_questions(told), *_absent(found)),
+        notes=(_data(cells[0], found[0]), *_questions(told), *_alone(found[0]), *_absent(found)),
         head="side",
     )
 
@@ -57,6 +57,14 @@ def _questions(told: Sequence[str]) -> list[str]:
         *asked,
         "An interval without 0 answers its own question alone: that a method is better in general "
         "needs those over classes and over seeds.",
+    ]
+
+
+def _alone(found: Comparison) -> list[str]:
+    return [
+        f"{letter} is one training, whose own luck is not in the interval over seeds."
+        for letter, alone in zip("AB", found.one_training, strict=True)
+        if alone
     ]
 
 

@@ -83,6 +83,15 @@ def test_runs_in_a_row_and_those_in_a_file_are_training_seeds():
     assert kept["cells"][0]["intervals"]["seeds"] is not None
 
 
+def test_folder_without_a_run_does_not_hide_the_method_of_its_name(place):
+    before = found("compare", "otam", "bi_mhm", *FEW)
+    (place / "otam").mkdir()
+    try:
+        assert found("compare", "otam", "bi_mhm", *FEW) == before
+    finally:
+        (place / "otam").rmdir()
+
+
 def test_runs_are_paired_by_seed():
     straight = found("compare", "runs/seed0,runs/seed1", "runs/seed1,runs/seed0", *FEW)
     assert straight["cells"][0]["difference"] == 0

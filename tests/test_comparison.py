@@ -221,6 +221,31 @@ def test_compare_turns_around_with_its_sides():
     assert "pass runs with other seeds" in compare([trained], [second]).why_not["seeds"]
 
 
+def test_wider_questions_have_intervals_that_are_never_narrower(monkeypatch):
+    first, second = pair(1, episodes=300)
+    monkeypatch.setattr("i2st_model.comparison.class_half_width", lambda *_: 1e-9)
+    found = compare([first], [second]).intervals
+    assert found["classes"].half_width == pytest.approx(found["videos"].half_width)
+    monkeypatch.setattr("i2st_model.comparison.video_variance", lambda _: 1e-12)
+    found = compare([first], [second]).intervals
+    assert found["videos"] == found["classes"] == found["episodes"]
+
+
+def test_a_side_of_one_training_beside_several_is_pointed_out():
+    rng = np.random.default_rng(0)
+    episodes = draw_set(rng, episodes=50)
+    several = [answer(rng, episodes) for _ in range(2)]
+    untrained = answer(rng, episodes)
+    one = replace(untrained, made_by=replace(untrained.made_by, run="x", train_seed=0))
+    for sides, told in ((([one], several), "A"), ((several, [one]), "B")):
+        notes = comparison_table(("a", "b"), [episodes], [compare(*sides)]).notes
+        note = f"{told} is one training, whose own luck is not in the interval over seeds."
+        assert note in notes
+    for sides in (([untrained], several), (several, several), ([one], [one])):
+        notes = comparison_table(("a", "b"), [episodes], [compare(*sides)]).notes
+        assert not any("own luck" in note for note in notes)
+
+
 def test_comparison_table_marks_the_side_that_knows_names():
     first, second = pair(1, episodes=300)
     knowing = replace(second, made_by=replace(second.made_by, uses_class_names=True))
