@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from data_manifests import __version__
+from i2st_model.checkpoint_checks import damaged, require_sound
 from i2st_model.runs import CHECKPOINT_NAME, STATE_NAME, write_whole
 from pipeline.errors import CheckpointError, ConfigError
 
@@ -112,8 +113,9 @@ def load_checkpoint(run_folder: Path) -> Checkpoint:
             f"{FORMAT_VERSION} was needed; use the i2st that wrote it, or train again"
         )
     needed, known = _field_names()
-    if not needed <= set(values) <= known or not isinstance(values["network"], dict):
-        raise _damaged(path, f"its metadata has the keys {sorted(values)!r:.80}")
+    if not needed <= set(values) <= known:
+        raise damaged(path, f"its metadata has the keys {sorted(values)!r:.80}")
+    require_sound(path, values)
     return Checkpoint(path=path, info=CheckpointInfo(**values), weights=weights)
 
 
@@ -147,7 +149,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         return values, safetensors.torch.load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise _damaged(path, str(error)) from None
+        raise damaged(path, str(error)) from None
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -176,7 +178,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) 
         )
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise _damaged(path, f"{name} is not finite")
+            raise damaged(path, f"{name} is not finite")
     network.load_state_dict(dict(weights))
 
 
@@ -189,19 +191,12 @@ def _read_values(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= MAX_HEADER_BYTES:
-            raise _damaged(path, f"its header claims {length} bytes, at most {MAX_HEADER_BYTES}")
+            raise damaged(path, f"its header claims {length} bytes, at most {MAX_HEADER_BYTES}")
         header = file.read(length)
     try:
         values = json.loads(json.loads(header)["__metadata__"][METADATA_KEY])
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise _damaged(path, "its header is not that of an i2st file") from None
+        raise damaged(path, "its header is not that of an i2st file") from None
     if not isinstance(values, dict):
-        raise _damaged(path, "its metadata is no object")
+        raise damaged(path, "its metadata is no object")
     return values
-
-
-def _damaged(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path} cannot be used: {why[:200]}; an unchanged safetensors file written by i2st was "
-        "needed; restore it, or train again"
-    )

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import date
 
 import pytest
@@ -84,6 +84,7 @@ def refused(path, match=None):
     """The one line with which a checkpoint is refused."""
     with pytest.raises(CheckpointError, match=match) as refusal:
         load_checkpoint(path)
+    assert refusal.value.exit_code == 4
     assert "\n" not in str(refusal.value)
     return str(refusal.value)
 
@@ -192,6 +193,58 @@ def test_safetensors_of_other_programs_and_versions_are_refused(run, network):
     )
     save_tensors(path, {}, {"format": "i2st-checkpoint", "format_version": FORMAT_VERSION})
     assert refused(run) == unusable(path, "its metadata has the keys ['format', 'format_version']")
+
+
+OBJECTS = ("network", "train", "fingerprint", "options", "train.encoder")
+WORDS = ("dataset", "digest", "selected", "method", "version")
+LISTS = ("train_classes", "train_video_hashes")
+COUNTS = ("step", "val_accuracy", "train.frames", "train.seed")
+
+
+def stored(run, weights, **changes):
+    """Write a checkpoint as other programs could: `save_tensors` refuses NaN, for one."""
+    values = json.dumps({**asdict(INFO), **changes})
+    save_file(weights.state_dict(), run / CHECKPOINT_NAME, metadata={"i2st": values})
+
+
+@pytest.mark.parametrize("value", [True, 0.5, -(2**64), "a\nb", [{}], [["a"]], {"a": 1}, None])
+@pytest.mark.parametrize("name", [*OBJECTS, *WORDS, *LISTS, *COUNTS])
+def test_metadata_of_another_type_is_refused_in_one_line(run, network, name, value):
+    whole, _, inner = name.partition(".")
+    stored(run, network, **{whole: {inner: value} if inner else value})
+    right = (
+        (name in OBJECTS and value == {"a": 1})
+        or (name in ("val_accuracy", "train.frames") and value is None)
+        or (name == "val_accuracy" and value == 0.5)
+    )
+    if right:
+        load_checkpoint(run)
+    else:
+        assert refused(run) == unusable(run / CHECKPOINT_NAME, f"its {name} is {value!r:.60}")
+
+
+def test_every_field_of_the_metadata_is_checked():
+    checked = {name for name in (*OBJECTS, *WORDS, *LISTS, *COUNTS) if "." not in name}
+    assert checked | {"format", "format_version"} == {one.name for one in fields(CheckpointInfo)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train_classes": 5}, "train_classes is 5"),
+        ({"train_classes": ["clap", 5]}, r"train_classes is \['clap', 5\]"),
+        ({"train_video_hashes": [2**63]}, r"train_video_hashes is \[9223372036854775808\]"),
+        ({"val_accuracy": float("nan")}, "val_accuracy is nan"),
+        ({"val_accuracy": 10**400}, "val_accuracy is 1000"),
+        ({"step": -1}, "step is -1"),
+        ({"selected": ["val"]}, "selected is "),
+        ({"dataset": None}, "dataset is None"),
+        ({"train": {"frames": 0}}, r"train\.frames is 0"),
+    ],
+)
+def test_metadata_out_of_range_is_refused(run, network, changes, said):
+    stored(run, network, **changes)
+    refused(run, f"cannot be used: its {said}")
 
 
 def test_weights_that_do_not_fit_the_config_are_refused(run, network):

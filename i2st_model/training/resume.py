@@ -137,14 +137,13 @@ def _asked(config: TrainConfig, store: VideoStore) -> dict[str, Any]:
     }
 
 
-def finished_report(run_folder: Path, seconds: float) -> TrainReport:
-    """Report on a run whose checkpoint is there."""
+def finished_report(config: TrainConfig, run_folder: Path, seconds: float) -> TrainReport:
+    """Report on a run of a config, whose checkpoint is there."""
     info = load_checkpoint(run_folder).info
-    config = info.train
     return TrainReport(
         run_folder=run_folder,
         checkpoint=run_folder / CHECKPOINT_NAME,
-        num_steps=num_steps(config["episodes"], config["episodes_per_step"]),
+        num_steps=num_steps(config.episodes, config.episodes_per_step),
         selected="val" if info.selected == "val" else "last",
         step=info.step,
         val_accuracy=info.val_accuracy,

@@ -71,7 +71,7 @@ def train(
             )
         )
         if status == FINISHED:
-            return finished_report(run_folder, time.monotonic() - start)
+            return finished_report(config, run_folder, time.monotonic() - start)
         with ranks.together():
             trainer = Trainer(config, store, run_folder, ranks)
             if ranks.first and status == NEW:
