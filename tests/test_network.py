@@ -333,6 +333,28 @@ def test_fast_and_slow_parameters_are_all_parameters_once():
     assert {id(p) for p in fast}.isdisjoint(id(p) for p in slow)
     expected = [*network.projection.parameters(), *network.perception.decoder.parameters()]
     assert {id(p) for p in fast} == {id(p) for p in expected}
+    more = built_with_embedding()
+    named = {name for name, p in more.named_parameters() for f in more.fast_parameters() if p is f}
+    outer = {name.split(".")[0] for name in named}
+    assert outer == {"projection", "image_projection", "perception"}
+
+
+def built_with_embedding():
+    return build_network(tiny(image_token="embedding", embedding_dim=5))
+
+
+@pytest.mark.parametrize("level", ["video", "frame"])
+def test_base_classes_are_told_from_descriptors_and_the_global_tokens(level):
+    network = awake(base_classes=3, base_level=level, global_matching="compound")
+    encoded = network(torch.randn(B, T, L, C, dtype=torch.float64))
+    for b in range(B):
+        frames = list(encoded.local[b])
+        if level == "video":
+            frames = [sum(frames) / T]
+        for place, frame in enumerate(frames):
+            read = frame + sum(encoded.global_[b]) / 3
+            torch.testing.assert_close(encoded.base_logits[b, place], network.base_head(read))
+        assert encoded.base_logits.shape[1] == len(frames)
 
 
 def test_projection_starts_as_the_leading_components():
@@ -354,8 +376,10 @@ def test_new_parts_leave_the_weights_of_all_others_as_they_were():
         assert torch.equal(value, kept)
 
 
-def test_image_token_from_the_embedding_starts_as_bi_mhm_on_its_components():
+@pytest.mark.parametrize("pairs", [0, 1])
+def test_image_token_from_the_embedding_starts_as_bi_mhm_on_its_components(pairs):
     settings = {"image_token": "embedding", "embedding_dim": 9, "instances": "none"}
+    settings["spatial_temporal_pairs"] = pairs  # without attention nothing but it is projected
     network = build_network(tiny(global_weight=0.0, descriptor_norm="none", **settings)).double()
     sample = torch.randn(40, 9, dtype=torch.float64) * torch.arange(9.0, 0, -1)
     network.fit_stem(torch.randn(50, C), sample + 2)
