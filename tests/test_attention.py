@@ -174,3 +174,23 @@ def test_attention_that_starts_at_random_is_no_identity():
     local = torch.randn(2, 4, 8)
     moved = GlobalFusion(config)(local, frames) - local.mean(dim=1, keepdim=True)
     assert moved.abs().max() > 0.01
+
+
+def test_cross_scope_over_time_lets_images_see_instances_of_all_frames_only():
+    module = wake(TemporalAttention(tiny(attention_scope="cross")))
+    frames = torch.randn(1, 4, 3, 8).double()
+    moved = frames.clone()
+    moved[:, 2, 0] += torch.randn(8)  # an image token
+    change = (module(moved) - module(frames)).abs().amax(dim=3)[0] > 1e-9
+    assert change[:, 0].tolist() == [False, False, True, False]  # itself, by its residual
+    assert change[:, 1:].all()
+
+
+def test_a_second_pair_reads_the_grid_as_the_first_left_it():
+    module = wake(JointAttention(tiny(spatial_temporal_pairs=2)))
+    frames, grid = torch.randn(1, 4, 3, 8).double(), torch.randn(1, 4, 9, 8).double()
+    expected, cells = frames, grid.flatten(0, 1)
+    for spatial, temporal in zip(module.spatial, module.temporal, strict=True):
+        tokens, cells = spatial(expected.flatten(0, 1), cells)
+        expected = temporal(tokens.unflatten(0, (1, 4)))
+    torch.testing.assert_close(module(frames, grid), expected)
