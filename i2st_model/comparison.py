@@ -51,6 +51,8 @@ class Comparison:
     """Whether either side knows the names of the classes it is tested on."""
     one_training: tuple[bool, bool] = (False, False)
     """Whether either side is a single training beside several: its luck is not in ``seeds``."""
+    seen: tuple[str, str] = ("", "")
+    """What of the videos either side saw, in words: frames of a clip, and whose encoder."""
 
     @property
     def difference(self) -> float:
@@ -73,6 +75,7 @@ class Comparison:
             "num_seeds": self.num_seeds,
             "uses_class_names": list(self.uses_class_names),
             "one_training": list(self.one_training),
+            "seen": list(self.seen),
         }
 
 
@@ -117,6 +120,7 @@ def compare(first: Sequence[Result], second: Sequence[Result]) -> Comparison:
         num_seeds=max(len(first), len(second)),
         uses_class_names=(_knows_names(first), _knows_names(second)),
         one_training=(_is_one_of(first, second), _is_one_of(second, first)),
+        seen=(_seen(first), _seen(second)),
     )
 
 
@@ -172,6 +176,10 @@ def _knows_names(side: Sequence[Result]) -> bool:
 
 def _is_one_of(side: Sequence[Result], other: Sequence[Result]) -> bool:
     return len(side) == 1 < len(other) and side[0].made_by.run is not None
+
+
+def _seen(side: Sequence[Result]) -> str:
+    return " or ".join(sorted({one.made_by.seen() for one in side}))
 
 
 def _around(mean: float, half: float | None) -> Interval | None:

@@ -36,7 +36,13 @@ def comparison_table(
     return ResultTable(
         columns=tuple(f"{cell.way}-way {cell.shot}-shot" for cell in cells),
         rows=(*sides, *rows),
-        notes=(_data(cells[0], found[0]), *_questions(told), *_alone(found[0]), *_absent(found)),
+        notes=(
+            _data(cells[0], found[0]),
+            *_inputs(found[0]),
+            *_questions(told),
+            *_alone(found[0]),
+            *_absent(found),
+        ),
         head="side",
     )
 
@@ -58,6 +64,12 @@ def _questions(told: Sequence[str]) -> list[str]:
         "An interval without 0 answers its own question alone: that a method is better in general "
         "needs those over classes and over seeds.",
     ]
+
+
+def _inputs(found: Comparison) -> list[str]:
+    first, second = found.seen
+    said = f"A saw {first}, B {second}: the difference is not that of the methods alone."
+    return [said] if first != second else []
 
 
 def _alone(found: Comparison) -> list[str]:

@@ -7,6 +7,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from i2st_model.checkpoints import Checkpoint
+from i2st_model.end_to_end.encoded_frames import EncodedFrames
 from i2st_model.engine import PreparedVideos, predict
 from i2st_model.episode_checks import rows_of
 from i2st_model.episode_draws import draw_episodes
@@ -179,16 +181,23 @@ def _provenance(
 ) -> Provenance:
     trained: dict[str, Any] = {}
     if checkpoint is not None:
-        trained = {
-            # By the name it keeps: `latest` leads to another run tomorrow.
-            "run": checkpoint.path.parent.resolve().name,
-            "checkpoint_sha256": hashlib.sha256(checkpoint.path.read_bytes()).hexdigest(),
-            "train_seed": checkpoint.info.train.get("seed"),
-        }
+        run, sha256 = _name_and_sha256(checkpoint.path)
+        seed = checkpoint.info.train.get("seed")
+        trained = {"run": run, "checkpoint_sha256": sha256, "train_seed": seed}
+    reader = store.reader
+    if isinstance(reader, EncodedFrames) and reader.weights_of is not None:
+        run, sha256 = _name_and_sha256(reader.weights_of)
+        trained |= {"encoder_run": run, "encoder_sha256": sha256}
     return Provenance(
         method=method.name,
         uses_class_names=method.uses_class_names,
         digest=store.index.digest,
         precision=config.precision,
+        frames=store.num_frames,
         **trained,
     )
+
+
+def _name_and_sha256(checkpoint: Path) -> tuple[str, str]:
+    # By the name it keeps: `latest` leads to another run tomorrow.
+    return checkpoint.parent.resolve().name, hashlib.sha256(checkpoint.read_bytes()).hexdigest()

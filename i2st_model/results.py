@@ -41,12 +41,31 @@ class Provenance:
     """Of the shards that were read; the episodes may have been drawn from others."""
     precision: str
     """float32 or float64."""
+    frames: int | None = None
+    """T, of the clips that were seen; None in files from before it was kept."""
+    encoder_run: str | None = None
+    """Name of the run whose trained encoder made the features; None for features as stored."""
+    encoder_sha256: str | None = None
+    """Of that run's checkpoint."""
     run: str | None = None
     """Name of the training run's folder; None for methods without training."""
     checkpoint_sha256: str | None = None
     """Of the run's checkpoint."""
     train_seed: int | None = None
     """Seed of the training run."""
+
+    def __post_init__(self) -> None:
+        if self.frames is not None and self.frames < 1:
+            raise ValueError(f"frames={self.frames}; clips have at least one")
+
+    def seen(self) -> str:
+        """What of the videos the method saw, in words that differ where that does."""
+        length = f"{self.frames} frames" if self.frames else "an unknown number of frames"
+        if self.encoder_sha256 is None:
+            return length
+        if self.encoder_sha256 == self.checkpoint_sha256:
+            return f"{length} by its own encoder"
+        return f"{length} by the encoder of run {self.encoder_run} ({self.encoder_sha256[:8]})"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -164,6 +183,9 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "uses_class_names": (bool,),
     "digest": (str,),
     "precision": (str,),
+    "frames": (int, type(None)),
+    "encoder_run": _TEXT_OR_NONE,
+    "encoder_sha256": _TEXT_OR_NONE,
     "run": _TEXT_OR_NONE,
     "checkpoint_sha256": _TEXT_OR_NONE,
     "train_seed": (int, type(None)),

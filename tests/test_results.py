@@ -116,6 +116,9 @@ def parts(results, tmp_path):
         (lambda v, a: v["results"][1].update(cell=True), "lacks its episodes or predictions"),
         (lambda v, a: v["results"][1].pop("method"), "the method of a result is None"),
         (lambda v, a: v["results"][1].update(train_seed="0"), "the train_seed of a result is '0'"),
+        (lambda v, a: v["results"][1].update(frames=True), "the frames of a result is True"),
+        (lambda v, a: v["results"][1].update(frames=0), "frames=0; clips have at least one"),
+        (lambda v, a: v["results"][1].update(encoder_run=1), "the encoder_run of a result is 1"),
         (lambda v, a: v["cells"][1].update(seed=1.5), "its seed is 1.5"),
         (lambda v, a: a.pop("predicted/3"), "lacks its episodes or predictions"),
         (lambda v, a: a.pop("cells/1/query"), "its query is absent"),
@@ -155,4 +158,25 @@ def test_provenance_of_a_method_without_training(results):
         uses_class_names=False,
         digest=results[0].episodes.digest,
         precision="float32",
+        frames=4,
     )
+
+
+def test_files_from_before_frames_were_kept_are_read(results, tmp_path):
+    values, arrays = parts(results, tmp_path)
+    for said in values["results"]:
+        for name in ("frames", "encoder_run", "encoder_sha256"):
+            del said[name]
+    (tmp_path / "r").write_bytes(dump_arrays(arrays, values))
+    made_by = load_results(tmp_path / "r")[0].made_by
+    assert made_by == replace(results[0].made_by, frames=None)
+    assert made_by.seen() == "an unknown number of frames"
+
+
+def test_what_a_method_saw_is_told_apart_by_frames_and_encoder(results):
+    made_by = replace(results[0].made_by, checkpoint_sha256="a" * 64)
+    assert made_by.seen() == "4 frames"
+    own = replace(made_by, encoder_run="r", encoder_sha256="a" * 64)
+    assert own.seen() == "4 frames by its own encoder"
+    other = replace(own, encoder_sha256="b" * 64)
+    assert other.seen() == "4 frames by the encoder of run r (bbbbbbbb)"
