@@ -131,3 +131,20 @@ def test_table_says_which_interval_answers_what():
 )
 def test_compare_refuses_in_one_line(words, message):
     assert re.search(message, refusal("compare", *words))
+
+
+def test_sides_that_saw_other_frames_are_said_in_one_note():
+    for frames in (4, 2):
+        asked = ("--method", "protonet", "--frames", frames, "--save", f"frames{frames}")
+        done("evaluate", *FEW, *asked)
+    said = "A saw 4 frames, B 2 frames: the difference is not that of the methods alone."
+    assert done("compare", "frames4", "frames2").stdout.count(said) == 1
+    assert found("compare", "frames4", "frames2")["cells"][0]["seen"] == ["4 frames", "2 frames"]
+    assert "frames, B" not in done("compare", "frames4", "r@otam").stdout
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_format_beside_json_is_refused(form):
+    both = ("--format", form, "--json")
+    for words in (("evaluate", *FEW), ("compare", "r@otam", "r@bi_mhm"), ("sweep", "frames")):
+        assert "--format beside --json" in refusal(*words, *both)

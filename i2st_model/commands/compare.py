@@ -71,6 +71,8 @@ def compare(
     from i2st_model.reporting import render, require_form
 
     require_form(form)
+    if as_json:
+        refuse_typed(ctx, "form", "--json")
     sides = [
         [read_part(word, root=RUNS) for word in words(name, side)]
         for name, side in (("A", first), ("B", second))

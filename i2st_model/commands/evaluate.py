@@ -78,6 +78,8 @@ def evaluate(
         refuse_typed(ctx, OF_EPISODES, "--episode-file")
     if form is not None:
         require_form(form)
+    if as_json:
+        refuse_typed(ctx, "form", "--json")
     new_file(save, "--save")
     config = EvaluateConfig(
         split=split,

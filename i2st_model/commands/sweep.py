@@ -10,7 +10,7 @@ from i2st_model.commands.lists import new_file, numbers, words
 from i2st_model.commands.method_opening import RUNS, SHARDS
 from i2st_model.commands.options import Seed, Shards, Threads
 from pipeline.commands.console import note, show_json, show_settings
-from pipeline.commands.options import Device, Json, typed_names
+from pipeline.commands.options import Device, Json, refuse_typed, typed_names
 from pipeline.commands.progress import progress
 from pipeline.errors import ConfigError
 
@@ -77,6 +77,8 @@ def sweep(
     from i2st_model.training.config import TrainConfig
 
     require_form(form)
+    if as_json:
+        refuse_typed(ctx, "form", "--json")
     new_file(save, "--save")
     _require_interval(interval, seeds)
     ablation = _ablation(name, over or [], grid)
