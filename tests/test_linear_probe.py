@@ -1,11 +1,14 @@
 """The linear probe against Newton's method on the weights themselves, in float64."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
-from i2st_model.methods import get_method
+from i2st_model.methods import get_method, linear_probe
 from i2st_model.methods.clips import Clips, TrainStatistics
+from i2st_model.methods.linear_probe import fit_probe
 from pipeline.errors import ConfigError
 
 T, D = 3, 7
@@ -123,3 +126,34 @@ def test_linear_probe_in_float32_is_the_float64_one_rounded():
 def test_senseless_regularisation_is_refused():
     with pytest.raises(ConfigError, match="regularisation=0; a number above 0"):
         get_method("linear_probe", regularisation=0)
+
+
+def test_episodes_that_stop_at_the_limit_are_said_once_with_residual_and_remedy(
+    monkeypatch, caplog
+):
+    support, query = clips(10, seed=6).view(5, 2, T, D), clips(4, seed=7)
+    scored(probe(), support, query)
+    assert not caplog.records
+    monkeypatch.setattr(linear_probe, "MAX_STEPS", 4)
+    method = probe(regularisation=0.01)
+    for _ in range(2):
+        scored(method, support, query)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    said = re.search(r"after 4 steps at a residual of (\S+); 1e-11 was", record.getMessage())
+    assert 1e-11 < float(said[1]) < 1
+    (hint,) = re.findall(r"raise regularisation=0\.01, e\.g\. (\S+)", record.getMessage())
+    assert get_method(hint).regularisation == 0.1
+
+
+def test_steps_up_to_the_limit_are_all_taken(monkeypatch):
+    gram = torch.eye(4, dtype=torch.float64)[None] - 0.25
+    most = 0
+    while fit_probe(gram, 2, 2, 0.1)[2].max() > linear_probe.TOLERANCE or most == 0:
+        most += 1
+        monkeypatch.setattr(linear_probe, "MAX_STEPS", most)
+    monkeypatch.undo()
+    exact = fit_probe(gram, 2, 2, 0.1)
+    monkeypatch.setattr(linear_probe, "MAX_STEPS", most)
+    for one, other in zip(fit_probe(gram, 2, 2, 0.1), exact, strict=True):
+        assert torch.equal(one, other)

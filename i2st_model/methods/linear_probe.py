@@ -4,6 +4,7 @@ Shape letters: B clips, E episodes, Q query clips, N way, K shot, M = N K suppor
 D embedding channels.
 """
 
+import logging
 from collections.abc import Mapping
 
 import torch
@@ -13,6 +14,8 @@ from i2st_model.matching import unit
 from i2st_model.methods.centred import CentredMethod
 from i2st_model.methods.clips import Clips
 from pipeline.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-11
 """Largest residual of the optimality conditions; predictions lie in [0, 1]."""
@@ -40,6 +43,7 @@ class LinearProbe(CentredMethod):
                 f"regularisation={regularisation}; a number above 0 is needed; raise it"
             )
         self.regularisation = regularisation
+        self._warned = False
 
     def prepare(self, clips: Clips) -> dict[str, Tensor]:
         """Map (B, T, D) frame embeddings to ``clip`` (B, D) of length one."""
@@ -54,12 +58,30 @@ class LinearProbe(CentredMethod):
         mean_E1D = clips_EMD.mean(dim=1, keepdim=True)
         centred_EMD = clips_EMD - mean_E1D
         gram_EMM = centred_EMD @ centred_EMD.transpose(1, 2)
-        dual_EMN, bias_E1N = fit_probe(gram_EMM, N, K, self.regularisation)
+        dual_EMN, bias_E1N, residual_E = fit_probe(gram_EMM, N, K, self.regularisation)
+        self._warn_once(float(residual_E.max()))
         products_EQM = (query["clip"].double() - mean_E1D) @ centred_EMD.transpose(1, 2)
         return (products_EQM @ dual_EMN + bias_E1N).to(query["clip"].dtype)
 
+    def _warn_once(self, residual: float) -> None:
+        if residual <= TOLERANCE or self._warned:
+            return
+        self._warned = True
+        logger.warning(
+            "linear_probe: an episode stopped after %d steps at a residual of %.1e; %.0e was "
+            "needed, its scores are near the optimum alone; raise regularisation=%g, e.g. "
+            "linear_probe:regularisation=%g",
+            MAX_STEPS,
+            residual,
+            TOLERANCE,
+            self.regularisation,
+            10 * self.regularisation,
+        )
 
-def fit_probe(gram: Tensor, way: int, shot: int, regularisation: float) -> tuple[Tensor, Tensor]:
+
+def fit_probe(
+    gram: Tensor, way: int, shot: int, regularisation: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Fit one logistic regression per episode.
 
     Weights are ``centred^T dual``, as the optimum lies in the span of the support (representer
@@ -75,7 +97,8 @@ def fit_probe(gram: Tensor, way: int, shot: int, regularisation: float) -> tuple
         regularisation: weight of half the squared weights, above 0.
 
     Returns:
-        (E, M, N) dual coefficients and (E, 1, N) biases, float64, of mean zero over N.
+        (E, M, N) dual coefficients and (E, 1, N) biases, float64, of mean zero over N; and (E,)
+        largest residuals, above `TOLERANCE` where an episode stopped at `MAX_STEPS`.
     """
     E, M = gram.shape[:2]
     eye_MM = torch.eye(M, dtype=gram.dtype, device=gram.device)
@@ -83,11 +106,12 @@ def fit_probe(gram: Tensor, way: int, shot: int, regularisation: float) -> tuple
     step_EMM = torch.linalg.inv(gram / 2 + regularisation * eye_MM)
     dual, bias = gram.new_zeros(E, M, way), gram.new_zeros(E, 1, way)
     ahead_dual, ahead_bias, age = dual, bias, gram.new_ones(E, 1, 1)
-    for _ in range(MAX_STEPS):
+    for step in range(MAX_STEPS + 1):
         error = (gram @ ahead_dual + ahead_bias).softmax(dim=2) - truth_MN
         residual, bias_residual = error + regularisation * ahead_dual, error.sum(1, keepdim=True)
-        going = torch.maximum(_largest(residual), _largest(bias_residual)) > TOLERANCE
-        if not going.any():
+        largest = torch.maximum(_largest(residual), _largest(bias_residual))
+        going = largest > TOLERANCE
+        if step == MAX_STEPS or not going.any():
             break
         last_dual, last_bias = dual, bias
         dual = torch.where(going, ahead_dual - step_EMM @ residual, dual)
@@ -98,7 +122,7 @@ def fit_probe(gram: Tensor, way: int, shot: int, regularisation: float) -> tuple
         age = torch.where(uphill, 1.0, age + 1)
         ahead_dual = torch.where(going, dual + momentum * moved_dual, ahead_dual)
         ahead_bias = torch.where(going, bias + momentum * moved_bias, ahead_bias)
-    return ahead_dual, ahead_bias
+    return ahead_dual, ahead_bias, largest.flatten()
 
 
 def _largest(values: Tensor) -> Tensor:
