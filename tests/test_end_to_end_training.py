@@ -1,6 +1,7 @@
 """Training from frames: what a run learns, keeps, and what reads it again."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import cli
+from i2st_model.checkpoints import load_tensors, save_tensors
 from i2st_model.end_to_end.open_store import open_store, open_store_of
 from i2st_model.evaluation import EvaluateConfig, evaluate
 from i2st_model.features import FeatureStore
@@ -247,6 +249,11 @@ def test_any_method_trains_an_encoder_and_is_loaded_with_it(
             assert torch.equal(value, trained.prepare(clips)[name])
     found = evaluate(loaded, again, EvaluateConfig(episodes=20, device="cpu"))
     assert found.method == method
+    made_by = found.result.made_by
+    assert made_by.encoder_run == "run"
+    assert re.search(r"by the encoder of run run \(\w{8}\)", made_by.seen())
+    own = evaluate(loaded, again, EvaluateConfig(episodes=20, device="cpu"), checkpoint=checkpoint)
+    assert own.result.made_by.seen().endswith("frames by its own encoder")
 
 
 # --- evaluation ---
@@ -324,12 +331,11 @@ def test_one_store_has_the_encoder_of_one_run(folder, small, finished, tmp_path)
 
 
 def test_a_checkpoint_without_its_encoder_is_damaged(folder, finished, tmp_path):
-    with safe_open(finished / CHECKPOINT_NAME, "pt") as file:
-        kept = {n: file.get_tensor(n) for n in file.keys() if "layer4" not in n}  # noqa: SIM118
-        metadata = file.metadata()
+    values, tensors = load_tensors(finished / CHECKPOINT_NAME)
+    kept = {name: tensor for name, tensor in tensors.items() if "layer4" not in name}
     copy = tmp_path / "run"
     copy.mkdir()
-    save_file(kept, copy / CHECKPOINT_NAME, metadata=metadata)
+    save_tensors(copy / CHECKPOINT_NAME, kept, values)
     with pytest.raises(CheckpointError, match=r"layer4.* absent there"):
         open_store_of(copy, folder, device="cpu")
 
