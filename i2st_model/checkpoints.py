@@ -4,6 +4,7 @@ Nothing here can run code: the header is read and bounded first, then the tensor
 shapes are compared with what the network needs, and only then are they read.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -24,6 +26,7 @@ FORMAT_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 """Version 1 lacks the fields that have defaults."""
 METADATA_KEY = "i2st"
+SEAL_KEY = "sha256"
 MAX_HEADER_BYTES = 1 << 24
 
 
@@ -129,7 +132,8 @@ def _field_names() -> tuple[set[str], set[str]]:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
     """Write tensors with a JSON object in the header, whole or not at all."""
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {METADATA_KEY: json.dumps(values, sort_keys=True, allow_nan=False)}
+    sealed = {**values, SEAL_KEY: _seal(values, ready)}
+    metadata = {METADATA_KEY: json.dumps(sealed, sort_keys=True, allow_nan=False)}
     write_whole(path, safetensors.torch.save(ready, metadata=metadata))
 
 
@@ -143,13 +147,29 @@ def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         The JSON object, and the tensors on the CPU.
 
     Raises:
-        CheckpointError: not safetensors, damaged, or without this package's metadata.
+        CheckpointError: not safetensors, damaged, changed since it was written, or without this
+            package's metadata.
     """
     values = _read_values(path)
     try:
-        return values, safetensors.torch.load_file(path)
+        tensors = safetensors.torch.load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise damaged(path, str(error)) from None
+    # Files of version 1 have no seal.
+    seal = values.pop(SEAL_KEY, None)
+    if seal is not None and seal != _seal(values, tensors):
+        raise damaged(path, "it changed since it was written, its seal does not match")
+    return values, tensors
+
+
+def _seal(values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of values and tensors, whatever their order in the file."""
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:

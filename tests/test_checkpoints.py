@@ -182,6 +182,18 @@ def test_every_truncation_of_a_checkpoint_is_refused(run):
     assert load_checkpoint(run).info == INFO
 
 
+def test_any_flipped_bit_of_a_checkpoint_is_refused(run):
+    path = run / CHECKPOINT_NAME
+    whole = path.read_bytes()
+    # In the weights, in a number of the metadata, and in the last byte.
+    for place in (len(whole) // 2, whole.index(b"61.5"), len(whole) - 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError, match="changed since it was written"):
+            load_checkpoint(run)
+    path.write_bytes(whole)
+    assert load_checkpoint(run).info == INFO
+
+
 def test_safetensors_of_other_programs_and_versions_are_refused(run, network):
     path = run / CHECKPOINT_NAME
     save_file({"a": torch.zeros(2)}, path)

@@ -22,7 +22,7 @@ from i2st_model.methods.base import FewShotMethod
 from i2st_model.methods.clips import Clips
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.learner import Losses, RatedParameters, episode_terms
-from i2st_model.training.precision import compiled, encoding
+from i2st_model.training.precision import compiled, encoding, widened
 
 
 class MethodOnFrames(FrameLearner):
@@ -73,7 +73,7 @@ class MethodOnFrames(FrameLearner):
         with encoding(self.config, self.device):
             clips = self._clips(batch.pool.rows.ravel(), *self.network.features(batch.views))
             prepared = self._prepare(clips)
-        prepared = {name: value.float() for name, value in prepared.items()}
+        prepared = {name: widened(value) for name, value in prepared.items()}
         episode, accuracy = episode_terms(self, prepared, batch.pool)
         return Losses(total=episode, parts={"episode": episode}, accuracy=accuracy)
 

@@ -24,7 +24,7 @@ from i2st_model.training.config import TrainConfig
 from i2st_model.training.data import flips_for
 from i2st_model.training.learner import Learner, Losses, RatedParameters, episode_terms
 from i2st_model.training.pools import Pool
-from i2st_model.training.precision import compiled, encoding
+from i2st_model.training.precision import compiled, encoding, widened
 from i2st_model.training.schedules import random_positions
 from i2st_model.training.view_draws import ViewDraws
 from pipeline.errors import ConfigError
@@ -110,7 +110,7 @@ class MethodLearner(Learner):
         """Cross-entropy of the pool's episodes."""
         with encoding(self.config, self.device):
             prepared = self._prepare(batch.clips)
-        prepared = {name: value.float() for name, value in prepared.items()}
+        prepared = {name: widened(value) for name, value in prepared.items()}
         episode, accuracy = episode_terms(self, prepared, batch.pool)
         return Losses(total=episode, parts={"episode": episode}, accuracy=accuracy)
 

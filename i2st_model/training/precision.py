@@ -32,3 +32,8 @@ def compiled(config: TrainConfig, encode: Callable[..., Made]) -> Callable[..., 
         return encode
     made: Callable[..., Made] = torch.compile(encode)
     return made
+
+
+def widened(value: torch.Tensor) -> torch.Tensor:
+    """Return what autocast narrowed as float32; whole numbers stay what they are."""
+    return value.float() if value.is_floating_point() else value
