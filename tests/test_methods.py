@@ -130,6 +130,12 @@ def test_otam_takes_its_temperature():
     assert (soft > hard).all()
 
 
+@pytest.mark.parametrize("temperature", ["0", "-1", "nan", "inf"])
+def test_otam_refuses_a_temperature_out_of_range(temperature):
+    with pytest.raises(ConfigError, match=r"temperature=\S+ is out of range; 0.001 to 1000"):
+        get_method(f"otam:temperature={temperature}")
+
+
 def test_random_scores_are_those_of_splitmix_in_python_integers():
     def mix(word):
         word = (word + 0x9E3779B97F4A7C15) % 2**64

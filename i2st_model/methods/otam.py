@@ -7,6 +7,10 @@ from torch import Tensor
 
 from i2st_model.matching import otam
 from i2st_model.methods.frame_matching import FrameMatching, Shots
+from pipeline.errors import ConfigError
+
+LEAST_TEMPERATURE, LARGEST_TEMPERATURE = 1e-3, 1e3
+"""As of the network's ``otam_temperature``."""
 
 
 class Otam(FrameMatching):
@@ -29,6 +33,11 @@ class Otam(FrameMatching):
         temperature: float = 0.5,
     ) -> None:
         super().__init__(centre=centre, shots=shots)
+        if not LEAST_TEMPERATURE <= temperature <= LARGEST_TEMPERATURE:
+            raise ConfigError(
+                f"temperature={temperature:g} is out of range; {LEAST_TEMPERATURE:g} to "
+                f"{LARGEST_TEMPERATURE:g} is needed; pass such a value"
+            )
         self.temperature = temperature
 
     def distance(self, query: Tensor, clips: Tensor) -> Tensor:
