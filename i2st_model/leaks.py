@@ -124,7 +124,7 @@ def require_unseen(seen: Seen, *, num_classes: int, num_videos: int, run: Path) 
     classes = f"{len(seen.classes)} of {num_classes} evaluated classes"
     videos = f"{len(seen.videos)} of {num_videos} evaluated videos"
     what, names = (classes, seen.classes) if seen.classes else (videos, seen.videos)
-    also = f", and {videos} ({_first(seen.videos)})" if seen.classes and seen.videos else ""
+    also = f", and {videos} ({_first(seen.videos, most=1)})" if seen.classes and seen.videos else ""
     raise ConfigError(
         f"{what} were trained on by {run}: {_first(names)}{also}; few-shot accuracy needs unseen "
         "classes and videos; choose another split or run, or leave them out with --drop-seen"
