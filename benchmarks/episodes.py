@@ -46,9 +46,9 @@ from benchmarks.random_videos import (
     medians_in_turn,
     write_shards,
 )
-from i2st_model.class_videos import group_videos
-from i2st_model.episode_draws import draw_episodes
+from i2st_model.drawing.class_videos import group_videos
 from i2st_model.episodes import EpisodeSampler
+from i2st_model.evaluating.episode_draws import draw_episodes
 from i2st_model.evaluation import EvaluateConfig, evaluate
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import train_statistics

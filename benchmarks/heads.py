@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.public_heads import PublicTrx, public_otam
-from i2st_model.class_videos import group_videos
-from i2st_model.engine import PreparedVideos, predict
-from i2st_model.episode_sets import EpisodeSet
+from i2st_model.drawing.class_videos import group_videos
 from i2st_model.episodes import EpisodeSampler
+from i2st_model.evaluating.engine import PreparedVideos, predict
+from i2st_model.evaluating.scoring import prepare_videos
 from i2st_model.methods import get_method
 from i2st_model.methods.base import FewShotMethod
 from i2st_model.methods.clips import Clips, TrainStatistics
 from i2st_model.methods.trx import Trx
-from i2st_model.scoring import prepare_videos
+from i2st_model.records.episode_sets import EpisodeSet
 
 WAY, SHOT, QUERIES, FRAMES, CHANNELS = 5, 5, 25, 8, 512
 NUM_VIDEOS, NUM_CLASSES = 1292, 10

@@ -17,13 +17,13 @@ from benchmarks.random_videos import (
     medians_in_turn,
 )
 from i2st_model.config import preset
-from i2st_model.engine import PreparedVideos, predict
-from i2st_model.episode_sets import EpisodeSet
+from i2st_model.evaluating.engine import PreparedVideos, predict
+from i2st_model.evaluating.scoring import prepare_videos
 from i2st_model.methods import get_method
 from i2st_model.methods.base import FewShotMethod
 from i2st_model.methods.clips import Clips
 from i2st_model.network import build_network
-from i2st_model.scoring import prepare_videos
+from i2st_model.records.episode_sets import EpisodeSet
 
 GRID, CHANNELS = 7, 768
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from benchmarks.motion_data import MotionConfig, make_motion_shards
 from i2st_model.checkpoints import Checkpoint
-from i2st_model.evaluate_config import EvaluateConfig
+from i2st_model.evaluating.config import EvaluateConfig
 from i2st_model.evaluation import evaluate
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method, train_statistics

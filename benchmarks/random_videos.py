@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from i2st_model.class_videos import group_videos
-from i2st_model.episode_sets import EpisodeSet
+from i2st_model.drawing.class_videos import group_videos
 from i2st_model.episodes import EpisodeSampler
+from i2st_model.records.episode_sets import EpisodeSet
 from pipeline.manifests import Video
 from pipeline.shards.committed import finish
 from pipeline.shards.writer import ShardWriter, VideoFeatures

@@ -8,8 +8,8 @@ videos one of them is.
 
 import numpy as np
 
-from i2st_model.episode_sets import EpisodeSet
-from i2st_model.results import Provenance, Result
+from i2st_model.records.episode_sets import EpisodeSet
+from i2st_model.records.results import Provenance, Result
 
 
 def draw_set(

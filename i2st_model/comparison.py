@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from i2st_model.bootstrap import class_half_width
-from i2st_model.clusters import class_scores, gains_of, video_variance
-from i2st_model.results import Result
+from i2st_model.comparing.bootstrap import class_half_width
+from i2st_model.comparing.clusters import class_scores, gains_of, video_variance
+from i2st_model.records.results import Result
 from i2st_model.statistics import (
     Z_95,
     Accuracy,

@@ -4,7 +4,7 @@ Shape letters: E episodes, N way, K shot, q queries per class.
 
 An episode is a uniform draw of N classes, then of K + q distinct videos of each (the loader of all
 relatives, method.md 3.1). With ``disjoint_groups`` no query clip shares a group (source video)
-with any support clip of the episode, see `i2st_model.disjoint_draws`.
+with any support clip of the episode, see `i2st_model.drawing.disjoint_draws`.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from i2st_model.class_videos import ClassVideos
-from i2st_model.disjoint_draws import MAX_REDRAWS, DisjointDraws
-from i2st_model.draws import WORD, Stream, Words
-from i2st_model.word_tables import choose_table, word_table
+from i2st_model.drawing.class_videos import ClassVideos
+from i2st_model.drawing.disjoint_draws import MAX_REDRAWS, DisjointDraws
+from i2st_model.drawing.draws import WORD, Stream, Words
+from i2st_model.drawing.word_tables import choose_table, word_table
 from pipeline.errors import ConfigError
 
 

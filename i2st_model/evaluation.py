@@ -17,18 +17,18 @@ from torch import Tensor
 
 from i2st_model.checkpoints import Checkpoint
 from i2st_model.end_to_end.encoded_frames import EncodedFrames
-from i2st_model.engine import PreparedVideos, predict
-from i2st_model.episode_checks import rows_of
-from i2st_model.episode_draws import draw_episodes
-from i2st_model.episode_sets import EpisodeSet
-from i2st_model.evaluate_config import EvaluateConfig
-from i2st_model.evaluated import Evaluation, evaluation_of
+from i2st_model.evaluating.config import EvaluateConfig
+from i2st_model.evaluating.engine import PreparedVideos, predict
+from i2st_model.evaluating.episode_draws import draw_episodes
+from i2st_model.evaluating.evaluated import Evaluation, evaluation_of
+from i2st_model.evaluating.scoring import prepare_videos
 from i2st_model.features import FeatureStore
 from i2st_model.leaks import require_unseen, seen_by_run
 from i2st_model.methods.base import FewShotMethod
 from i2st_model.methods.clips import Clips
-from i2st_model.results import Provenance, Result
-from i2st_model.scoring import prepare_videos
+from i2st_model.records.episode_checks import rows_of
+from i2st_model.records.episode_sets import EpisodeSet
+from i2st_model.records.results import Provenance, Result
 from pipeline.devices import resolve_device
 
 __all__ = ["EvaluateConfig", "EvaluateProgress", "Evaluation", "evaluate", "evaluate_sets"]

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from i2st_model.class_videos import ClassVideos, group_videos
-from i2st_model.draws import Stream, Words
+from i2st_model.drawing.class_videos import ClassVideos, group_videos
+from i2st_model.drawing.draws import Stream, Words
 from pipeline.clips import clip_positions
 from pipeline.errors import ConfigError
 from pipeline.masks import grid_coverage

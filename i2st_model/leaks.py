@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from i2st_model.checkpoints import CheckpointInfo
-from i2st_model.class_videos import ClassVideos
+from i2st_model.drawing.class_videos import ClassVideos
 from pipeline.errors import ConfigError
 from pipeline.manifests import spelling
 

@@ -16,7 +16,7 @@ from benchmarks.jhmdb21.tables import Tables
 from benchmarks.jhmdb21.variants import COMPARISONS, REFERENCES, VARIANTS, Variant, merged
 from benchmarks.simulated_methods import answer, draw_set
 from i2st_model.comparison import compare
-from i2st_model.results import save_results
+from i2st_model.records.results import save_results
 
 CLASSES = {
     "train": [f"a{n:02d}" for n in range(12)],

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import cli
 from i2st_model.comparison import compare
-from i2st_model.results import load_results
+from i2st_model.records.results import load_results
 
 SETTINGS = ("dim=16", "heads=2", "mask_width=8", "num_instances=2", "perception_layers=1")
 TRAIN = ["train", "--episodes", "64", "--device", "cpu", "--select", "last"]

@@ -8,13 +8,13 @@ import torch
 from synthetic_shards import FINGERPRINT, make_shards
 from tiny_models import open_clip, tiny_clip_config
 
-from i2st_model.episode_checks import rows_of
 from i2st_model.evaluation import EvaluateConfig, evaluate
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method
 from i2st_model.matching import unit
 from i2st_model.methods import get_method
 from i2st_model.methods.clips import Clips, TrainStatistics
+from i2st_model.records.episode_checks import rows_of
 from pipeline.encoders.open_clip_text import SENTENCES, build_text_tower
 from pipeline.errors import BackendError, ConfigError
 

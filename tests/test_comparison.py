@@ -8,12 +8,18 @@ import pytest
 
 from benchmarks.false_positives import EFFECTS, false_positives
 from benchmarks.simulated_methods import answer, draw_set
-from i2st_model.bootstrap import class_half_width, student_quantile
-from i2st_model.clusters import _by_chance, class_scores, gains_of, lost_to, video_variance
+from i2st_model.comparing.bootstrap import class_half_width, student_quantile
+from i2st_model.comparing.clusters import (
+    _by_chance,
+    class_scores,
+    gains_of,
+    lost_to,
+    video_variance,
+)
+from i2st_model.comparing.comparison_table import comparison_table
+from i2st_model.comparing.folds import join_folds
 from i2st_model.comparison import compare, require_pairs
-from i2st_model.comparison_table import comparison_table
-from i2st_model.folds import join_folds
-from i2st_model.results import Result
+from i2st_model.records.results import Result
 from i2st_model.statistics import Interval, seed_interval, t_quantile
 from pipeline.errors import ConfigError
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_frames import make_frame_shards
 
-from i2st_model.draws import Stream, Words
+from i2st_model.drawing.draws import Stream, Words
 from i2st_model.end_to_end.colour_jitter import draw_factors, jitter
 from i2st_model.end_to_end.encoder_config import EncoderConfig, encoder_config
 from i2st_model.end_to_end.frame_clips import FrameClips

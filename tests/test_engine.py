@@ -8,17 +8,17 @@ import torch
 from synthetic_shards import make_shards
 from torch import nn
 
-from i2st_model import engine
-from i2st_model.engine import PreparedVideos, pair_table, predict, table_pays
-from i2st_model.episode_checks import rows_of
-from i2st_model.episode_draws import draw_episodes
+from i2st_model.evaluating import engine
+from i2st_model.evaluating.engine import PreparedVideos, pair_table, predict, table_pays
+from i2st_model.evaluating.episode_draws import draw_episodes
+from i2st_model.evaluating.scoring import prepare_videos
 from i2st_model.evaluation import EvaluateConfig, evaluate, evaluate_sets, prepare
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import train_statistics
 from i2st_model.methods import get_method
 from i2st_model.methods.base import FewShotMethod
 from i2st_model.methods.clips import Clips
-from i2st_model.scoring import prepare_videos
+from i2st_model.records.episode_checks import rows_of
 
 FEW = EvaluateConfig(episodes=50, shot=3, queries=2, device="cpu")
 METHODS = [

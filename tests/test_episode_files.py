@@ -9,17 +9,17 @@ import pytest
 import safetensors.numpy
 from synthetic_shards import make_shards
 
-from i2st_model import array_files
-from i2st_model.array_files import dump_arrays
-from i2st_model.class_videos import group_videos
-from i2st_model.episode_checks import differences, rows_of
-from i2st_model.episode_draws import draw_episodes
-from i2st_model.episode_files import load_episodes, save_episodes
-from i2st_model.episode_sets import EpisodeSet
+from i2st_model.drawing.class_videos import group_videos
 from i2st_model.episodes import EpisodeSampler
-from i2st_model.evaluate_config import EvaluateConfig
+from i2st_model.evaluating.config import EvaluateConfig
+from i2st_model.evaluating.episode_draws import draw_episodes
 from i2st_model.features import FeatureStore
 from i2st_model.leaks import Seen
+from i2st_model.records import array_files
+from i2st_model.records.array_files import dump_arrays
+from i2st_model.records.episode_checks import differences, rows_of
+from i2st_model.records.episode_files import load_episodes, save_episodes
+from i2st_model.records.episode_sets import EpisodeSet
 from pipeline.errors import ConfigError, I2STError, RecordError
 from pipeline.shards.reader import ShardReader
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from i2st_model.class_videos import ClassVideos, group_videos, number_groups
-from i2st_model.draws import Stream, Words
+from i2st_model.drawing.class_videos import ClassVideos, group_videos, number_groups
+from i2st_model.drawing.draws import Stream, Words
 from i2st_model.episodes import EpisodeSampler
 from i2st_model.training.pools import PoolSampler, draw_clips
 from pipeline.errors import ConfigError

@@ -7,16 +7,16 @@ import torch
 from synthetic_shards import FINGERPRINT, make_shards
 
 from i2st_model.checkpoints import load_checkpoint
-from i2st_model.class_videos import group_videos
-from i2st_model.episode_draws import draw_episodes
+from i2st_model.drawing.class_videos import group_videos
 from i2st_model.episodes import EpisodeSampler
-from i2st_model.evaluated import per_class_accuracy
+from i2st_model.evaluating.episode_draws import draw_episodes
+from i2st_model.evaluating.evaluated import per_class_accuracy
+from i2st_model.evaluating.scoring import PREPARE_VIDEOS, Predictions, prepare_videos
 from i2st_model.evaluation import EvaluateConfig, evaluate, evaluate_sets
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method
 from i2st_model.methods import METHODS
 from i2st_model.methods.protonet import ProtoNet
-from i2st_model.scoring import PREPARE_VIDEOS, Predictions, prepare_videos
 from i2st_model.statistics import paired_difference
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.run import train

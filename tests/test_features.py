@@ -4,7 +4,7 @@ import torch
 from synthetic_shards import CELLS, FINGERPRINT, make_shards
 
 from i2st_model.config import preset
-from i2st_model.draws import Stream, Words
+from i2st_model.drawing.draws import Stream, Words
 from i2st_model.features import FeatureStore
 from i2st_model.stem import Stem
 from i2st_model.stem_features import StemFeatures

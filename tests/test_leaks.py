@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from synthetic_shards import make_shards
 
-from i2st_model.class_videos import group_videos
-from i2st_model.evaluate_config import EvaluateConfig
+from i2st_model.drawing.class_videos import group_videos
+from i2st_model.evaluating.config import EvaluateConfig
+from i2st_model.evaluating.method_table import seen_by_any
 from i2st_model.features import FeatureStore
 from i2st_model.leaks import (
     Seen,
@@ -17,7 +18,6 @@ from i2st_model.leaks import (
     video_hashes,
     without_seen,
 )
-from i2st_model.method_table import seen_by_any
 from pipeline.errors import ConfigError
 from pipeline.manifests import load_manifest
 

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from i2st_model.method_runs import MethodRun, choose_method_runs, is_trained, newest_run_of
+from i2st_model.evaluating.method_runs import (
+    MethodRun,
+    choose_method_runs,
+    is_trained,
+    newest_run_of,
+)
 from pipeline.errors import BackendError, ConfigError
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from i2st_model.reporting import FORMS, ResultTable, Row, render
+from i2st_model.reporting.tables import FORMS, ResultTable, Row, render
 from i2st_model.statistics import Accuracy, Interval
 from pipeline.errors import ConfigError
 

@@ -14,10 +14,10 @@ import cli
 from benchmarks.simulated_methods import answer, draw_set
 from i2st_model.comparison import compare
 from i2st_model.config import PRESETS, network_config
-from i2st_model.results import load_results
-from i2st_model.sweep import ABLATIONS, BASE, plan_variants, run_folder_of, variants_over
-from i2st_model.sweep_runs import plan_runs
-from i2st_model.sweep_table import compare_variants, sweep_table
+from i2st_model.records.results import load_results
+from i2st_model.sweeping.sweep import ABLATIONS, BASE, plan_variants, run_folder_of, variants_over
+from i2st_model.sweeping.sweep_runs import plan_runs
+from i2st_model.sweeping.sweep_table import compare_variants, sweep_table
 from i2st_model.training.config import TrainConfig
 from pipeline.errors import ConfigError
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from i2st_model.class_videos import group_videos
-from i2st_model.draws import Stream, Words
+from i2st_model.drawing.class_videos import group_videos
+from i2st_model.drawing.draws import Stream, Words
+from i2st_model.drawing.word_tables import choose_table, scaled, word_table
 from i2st_model.episodes import EpisodeSampler
-from i2st_model.word_tables import choose_table, scaled, word_table
 
 LARGEST = 2**64 - 1
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from i2st_model.comparing.folds import join_folds
 from i2st_model.comparison import Comparison, compare
-from i2st_model.folds import join_folds
-from i2st_model.results import Result
+from i2st_model.records.results import Result
 from i2st_model.statistics import seed_interval
 
 Pair = tuple[Sequence[Result], Sequence[Result]]

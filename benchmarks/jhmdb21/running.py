@@ -15,7 +15,7 @@ from i2st_model.load_method import load_method, train_statistics
 from i2st_model.methods import get_method
 from i2st_model.methods.base import FewShotMethod
 from i2st_model.methods.i2st import I2st
-from i2st_model.results import save_results
+from i2st_model.records.results import save_results
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.run import train
 from i2st_model.training.setup import build_untrained

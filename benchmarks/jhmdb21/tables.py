@@ -11,7 +11,7 @@ from benchmarks.jhmdb21.data import Split
 from benchmarks.jhmdb21.intervals import LEGEND, Pair, difference
 from benchmarks.jhmdb21.jobs import SHOTS, Job, outer_jobs
 from benchmarks.jhmdb21.variants import COMPARISONS, REFERENCES, VARIANTS
-from i2st_model.results import Result, load_results
+from i2st_model.records.results import Result, load_results
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- jhmdb21: begin -->", "<!-- jhmdb21: end -->"

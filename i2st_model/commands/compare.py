@@ -64,11 +64,11 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Paired difference A - B on the same episodes: what it says of other videos, classes, runs."""
-    from i2st_model.compared import kept_cells, read_part
-    from i2st_model.comparison_table import comparison_table
-    from i2st_model.evaluate_config import EvaluateConfig
-    from i2st_model.method_table import cell_configs
-    from i2st_model.reporting import render, require_form
+    from i2st_model.comparing.compared import kept_cells, read_part
+    from i2st_model.comparing.comparison_table import comparison_table
+    from i2st_model.evaluating.config import EvaluateConfig
+    from i2st_model.evaluating.method_table import cell_configs
+    from i2st_model.reporting.tables import render, require_form
 
     require_form(form)
     if as_json:
@@ -143,7 +143,7 @@ def _require_fit(
     sides: Sequence[Sequence[Any]], cells: Sequence[Any], store: Any, other_features: bool
 ) -> None:
     """Refuse shards that lack what a result file is about."""
-    from i2st_model.episode_checks import require_fit
+    from i2st_model.records.episode_checks import require_fit
 
     for cell in cells:
         word = next(part.word for side in sides for part in side if part.kept)
@@ -154,7 +154,7 @@ def _evaluate(
     asked: Sequence[Any], ready: Sequence[Any], cells: Sequence[Any], config: Any
 ) -> dict[Any, list[Any]]:
     """Results of each method that was asked for, one per cell."""
-    from i2st_model.method_table import evaluate_methods
+    from i2st_model.evaluating.method_table import evaluate_methods
 
     if not asked:
         return {}
@@ -177,7 +177,7 @@ def _evaluate(
 def _compare(
     sides: Sequence[Sequence[Any]], cells: Sequence[Any], live: Mapping[Any, Sequence[Any]]
 ) -> list[Any]:
-    from i2st_model.compared import in_order_of_seeds, on_cell
+    from i2st_model.comparing.compared import in_order_of_seeds, on_cell
     from i2st_model.comparison import compare as compare_results
 
     found = []

@@ -33,9 +33,9 @@ def episodes_make(
     as_json: Json = False,
 ) -> None:
     """Draw episodes and keep them by video id; the same that `i2st evaluate` draws."""
-    from i2st_model.episode_draws import draw_episodes
-    from i2st_model.episode_files import save_episodes
-    from i2st_model.evaluate_config import EvaluateConfig
+    from i2st_model.evaluating.config import EvaluateConfig
+    from i2st_model.evaluating.episode_draws import draw_episodes
+    from i2st_model.records.episode_files import save_episodes
 
     new_file(out, "FILE")
     config = EvaluateConfig(
@@ -61,7 +61,7 @@ def episodes_show(
     as_json: Json = False,
 ) -> None:
     """Say what an episode file holds; reads no shards."""
-    from i2st_model.episode_files import load_episodes
+    from i2st_model.records.episode_files import load_episodes
     from pipeline.errors import ConfigError
 
     kept = load_episodes(file)
@@ -91,8 +91,8 @@ def episodes_verify(
     as_json: Json = False,
 ) -> None:
     """Compare an episode file with shards: videos, classes, split, sources and digest."""
-    from i2st_model.episode_checks import differences
-    from i2st_model.episode_files import load_episodes
+    from i2st_model.records.episode_checks import differences
+    from i2st_model.records.episode_files import load_episodes
 
     kept = load_episodes(file)
     store = _open(shards)

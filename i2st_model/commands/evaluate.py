@@ -69,10 +69,15 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Accuracy on unseen classes: mean over episodes with its 95 % half-width."""
-    from i2st_model.evaluate_config import EvaluateConfig
-    from i2st_model.method_table import cell_configs, evaluate_methods, result_table, table_json
-    from i2st_model.reporting import render, require_form
-    from i2st_model.results import save_results
+    from i2st_model.evaluating.config import EvaluateConfig
+    from i2st_model.evaluating.method_table import (
+        cell_configs,
+        evaluate_methods,
+        result_table,
+        table_json,
+    )
+    from i2st_model.records.results import save_results
+    from i2st_model.reporting.tables import render, require_form
 
     if episode_file is not None:
         refuse_typed(ctx, OF_EPISODES, "--episode-file")
@@ -135,10 +140,10 @@ def open_cells(
     drop_seen: bool,
 ) -> list[Any]:
     """Sets of episodes: replayed from a file, or drawn for every way and shot."""
-    from i2st_model.episode_checks import require_fit
-    from i2st_model.episode_files import load_episodes
+    from i2st_model.evaluating.method_table import draw_cells, seen_by_any
     from i2st_model.leaks import NOTHING_SEEN
-    from i2st_model.method_table import draw_cells, seen_by_any
+    from i2st_model.records.episode_checks import require_fit
+    from i2st_model.records.episode_files import load_episodes
 
     store = methods[0].store
     if episode_file is not None:

@@ -38,9 +38,9 @@ def open_methods(
         CheckpointError: a checkpoint is damaged.
         ShardError: the shards are damaged.
     """
+    from i2st_model.evaluating.method_runs import choose_method_runs
+    from i2st_model.evaluating.method_table import ReadyMethod
     from i2st_model.load_method import load_method
-    from i2st_model.method_runs import choose_method_runs
-    from i2st_model.method_table import ReadyMethod
 
     chosen = choose_method_runs(names, runs, root=RUNS)
     of_runs = [one.run for one in chosen if one.run is not None]

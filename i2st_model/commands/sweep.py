@@ -69,11 +69,11 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Ablations: train every variant that is not trained yet, evaluate all, print one table."""
-    from i2st_model.evaluate_config import EvaluateConfig
-    from i2st_model.reporting import render, require_form
-    from i2st_model.results import save_results
+    from i2st_model.evaluating.config import EvaluateConfig
+    from i2st_model.records.results import save_results
+    from i2st_model.reporting.tables import render, require_form
     from i2st_model.settings import change_config
-    from i2st_model.sweep_table import compare_variants, sweep_table
+    from i2st_model.sweeping.sweep_table import compare_variants, sweep_table
     from i2st_model.training.config import TrainConfig
 
     require_form(form)
@@ -112,8 +112,8 @@ class _Sweep:
     def __init__(self, start: Any, ablation: Any, shards: Path | None, seeds: int) -> None:
         from i2st_model.commands.opening import open_features
         from i2st_model.runs import find_newest_shards
-        from i2st_model.sweep import plan_variants
-        from i2st_model.sweep_runs import plan_runs
+        from i2st_model.sweeping.sweep import plan_variants
+        from i2st_model.sweeping.sweep_runs import plan_runs
 
         self.shards = shards or find_newest_shards(SHARDS)
         self.store = open_features(self.shards, None, encoder=start.encoder, device=start.device)
@@ -134,7 +134,7 @@ class _Sweep:
 
     def draw(self, asked: Any, ways: Sequence[int], shots: Sequence[int]) -> list[Any]:
         """Draw the episodes; before any training, so that too few classes are found out first."""
-        from i2st_model.method_table import cell_configs, draw_cells
+        from i2st_model.evaluating.method_table import cell_configs, draw_cells
 
         present = len(self.store.classes_of(asked.split))
         kept = [way for way in ways if way <= present or way == min(ways)]
@@ -144,7 +144,7 @@ class _Sweep:
 
     def train(self, jobs: int, threads: int) -> None:
         """Train what is absent, and say which that was."""
-        from i2st_model.sweep_runs import train_runs
+        from i2st_model.sweeping.sweep_runs import train_runs
 
         absent = [run for run in self.runs if not run.finished]
         if len(absent) < len(self.runs):
@@ -156,7 +156,7 @@ class _Sweep:
 
     def evaluate(self, cells: Sequence[Any], asked: Any) -> list[Any]:
         """Evaluate every run on the same episodes."""
-        from i2st_model.sweep_runs import evaluate_runs
+        from i2st_model.sweeping.sweep_runs import evaluate_runs
 
         done = 0
         with progress("evaluations") as show:
@@ -186,7 +186,7 @@ class _Sweep:
 
 
 def _ablation(name: str | None, over: Sequence[str], grid: bool) -> Any:
-    from i2st_model.sweep import ABLATIONS, Ablation, variants_over
+    from i2st_model.sweeping.sweep import ABLATIONS, Ablation, variants_over
 
     if (name is None) == (not over):
         raise ConfigError(

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from i2st_model.draws import WORD, Words
+from i2st_model.drawing.draws import WORD, Words
 
 GREY = (0.299, 0.587, 0.114)
 """Weights of ITU-R BT.601, as Pillow's and torchvision's."""

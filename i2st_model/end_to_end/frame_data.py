@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from i2st_model.draws import Stream, Words
+from i2st_model.drawing.draws import Stream, Words
 from i2st_model.end_to_end.colour_jitter import draw_factors, jitter
 from i2st_model.end_to_end.encoded_frames import EncodedFrames
 from i2st_model.end_to_end.framing import Crops

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from i2st_model.class_videos import ClassVideos
+from i2st_model.drawing.class_videos import ClassVideos
 from i2st_model.end_to_end.encoded_frames import EncodedFrames
 from i2st_model.end_to_end.frame_data import FrameBatch, FrameData
 from i2st_model.end_to_end.trainable import TrainableEncoder

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from i2st_model.draws import Words
+from i2st_model.drawing.draws import Words
 from pipeline.masks import area_weights, union_of_slots, unpack_masks
 from pipeline.segmenters import MASK_SIDE
 from pipeline.views import mask_window

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from i2st_model.class_videos import ClassVideos
+from i2st_model.drawing.class_videos import ClassVideos
 from i2st_model.end_to_end.frame_data import FrameBatch
 from i2st_model.end_to_end.frame_learner import EndToEnd, FrameLearner
 from i2st_model.features import FeatureStore

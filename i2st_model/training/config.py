@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from i2st_model.config_checks import check_fields
-from i2st_model.draws import WORD
+from i2st_model.drawing.draws import WORD
 from pipeline.errors import ConfigError
 
 MaskUse = Literal["true", "shuffled", "off"]

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from i2st_model.draws import Stream, Words
+from i2st_model.drawing.draws import Stream, Words
 from i2st_model.features import FeatureStore
 from i2st_model.stem_features import StemFeatures
 from i2st_model.training.config import TrainConfig

@@ -12,8 +12,8 @@ selection of weights; a learner owns modules, clips and losses. The calls come i
 
 What a pool's losses depend on: the weights, the pool and its number. `train` seeds torch's
 generators from (seed, number) before `losses`; `batch` may run in another thread while a step is
-taken, so whatever it draws comes from `i2st_model.draws.Words(stream, seed, number)`, and it reads
-no weight that trains.
+taken, so whatever it draws comes from `i2st_model.drawing.draws.Words(stream, seed, number)`, and
+it reads no weight that trains.
 
 Shape letters: B clips of a pool, E episodes, N way, K shot, q queries per class, Q = N q.
 """

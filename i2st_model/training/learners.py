@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from i2st_model.class_videos import ClassVideos
+from i2st_model.drawing.class_videos import ClassVideos
 from i2st_model.end_to_end.encoded_frames import EncodedFrames
 from i2st_model.end_to_end.method_learner import MethodOnFrames
 from i2st_model.end_to_end.network_learner import NetworkOnFrames

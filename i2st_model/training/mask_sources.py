@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from i2st_model.draws import Stream, Words
+from i2st_model.drawing.draws import Stream, Words
 from i2st_model.features import FeatureStore
 from i2st_model.training.config import TrainConfig
 from pipeline.errors import ConfigError

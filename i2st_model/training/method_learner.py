@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from i2st_model.class_videos import ClassVideos
-from i2st_model.draws import Stream, Words
+from i2st_model.drawing.class_videos import ClassVideos
+from i2st_model.drawing.draws import Stream, Words
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import train_statistics
 from i2st_model.methods import get_method

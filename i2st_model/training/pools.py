@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from i2st_model.class_videos import ClassVideos
-from i2st_model.draws import Stream, Words
+from i2st_model.drawing.class_videos import ClassVideos
+from i2st_model.drawing.draws import Stream, Words
 from i2st_model.episodes import EpisodeSampler
 
 

@@ -5,7 +5,7 @@ from math import cos, pi
 import numpy as np
 from numpy.typing import NDArray
 
-from i2st_model.draws import Words
+from i2st_model.drawing.draws import Words
 
 
 def num_steps(episodes: int, episodes_per_step: int) -> int:

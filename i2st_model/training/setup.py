@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from i2st_model.config import NetworkConfig, preset
-from i2st_model.draws import WORD, Stream, Words
+from i2st_model.drawing.draws import WORD, Stream, Words
 from i2st_model.features import FeatureStore
 from i2st_model.network import I2STNetwork, build_network
 from i2st_model.training.config import TrainConfig

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from i2st_model.class_videos import ClassVideos
+from i2st_model.drawing.class_videos import ClassVideos
 from pipeline.shards.index import ShardIndex
 
 

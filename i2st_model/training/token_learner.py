@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from i2st_model.class_videos import ClassVideos
+from i2st_model.drawing.class_videos import ClassVideos
 from i2st_model.encoded import Encoded
 from i2st_model.features import FeatureStore
 from i2st_model.losses import base_class_loss, mask_loss

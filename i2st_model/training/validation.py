@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from i2st_model.class_videos import ClassVideos
+from i2st_model.drawing.class_videos import ClassVideos
 from i2st_model.episodes import EpisodeSampler
-from i2st_model.scoring import (
+from i2st_model.evaluating.scoring import (
     episode_batches,
     episodes_at_a_time,
     places_of,

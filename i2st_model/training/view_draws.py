@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from i2st_model.draws import Stream, Words
+from i2st_model.drawing.draws import Stream, Words
 from i2st_model.features import FeatureStore
 from i2st_model.training.config import TrainConfig
 from pipeline.views import View

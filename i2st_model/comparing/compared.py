@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from i2st_model.episode_sets import EpisodeSet
-from i2st_model.method_runs import MethodRun, is_trained, method_of_run, newest_run_of
+from i2st_model.evaluating.method_runs import MethodRun, is_trained, method_of_run, newest_run_of
 from i2st_model.methods import METHODS
-from i2st_model.results import Result, load_results
+from i2st_model.records.episode_sets import EpisodeSet
+from i2st_model.records.results import Result, load_results
 from i2st_model.runs import CONFIG_NAME
 from pipeline.errors import ConfigError
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from i2st_model.result_tables import Cell, ResultTable
+from i2st_model.reporting.result_tables import Cell, ResultTable
 from i2st_model.statistics import Accuracy, Interval
 
 ABSENT = "-"

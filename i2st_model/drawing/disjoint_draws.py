@@ -9,8 +9,8 @@ random few of them instead.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from i2st_model.class_videos import ClassVideos
-from i2st_model.draws import Words
+from i2st_model.drawing.class_videos import ClassVideos
+from i2st_model.drawing.draws import Words
 
 MAX_REDRAWS = 1000
 UNIFORM_REDRAWS = 50

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from i2st_model.comparison import QUESTIONS, Comparison
-from i2st_model.episode_sets import EpisodeSet
-from i2st_model.result_tables import ResultTable, Row
+from i2st_model.records.episode_sets import EpisodeSet
+from i2st_model.reporting.result_tables import ResultTable, Row
 
 
 def comparison_table(

@@ -1,8 +1,8 @@
 """Episode files: the same test episodes for everyone, by video id, in less than 2 MB.
 
-One file of `i2st_model.array_files`: support and query number the videos of a list of ids, so
-10,000 5-way 5-shot episodes of 1,292 videos take 0.7 MB. What a file says is checked in itself when
-it is read, and against shards by `i2st_model.episode_checks`.
+One file of `i2st_model.records.array_files`: support and query number the videos of a list of ids,
+so 10,000 5-way 5-shot episodes of 1,292 videos take 0.7 MB. What a file says is checked in itself
+when it is read, and against shards by `i2st_model.records.episode_checks`.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from i2st_model.array_files import Arrays, load_arrays, refuse, save_arrays, smallest_type
-from i2st_model.episode_sets import EpisodeSet
+from i2st_model.records.array_files import Arrays, load_arrays, refuse, save_arrays, smallest_type
+from i2st_model.records.episode_sets import EpisodeSet
 
 FORMAT = "i2st-episodes"
 FORMAT_VERSION = 1

@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from i2st_model.episode_sets import EpisodeSet
-from i2st_model.results import Result
+from i2st_model.records.episode_sets import EpisodeSet
+from i2st_model.records.results import Result
 
 
 def join_folds(results: Sequence[Result]) -> Result:

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 
 from i2st_model.end_to_end.open_store import open_store, open_store_of
-from i2st_model.episode_sets import EpisodeSet
-from i2st_model.evaluate_config import EvaluateConfig
+from i2st_model.evaluating.config import EvaluateConfig
 from i2st_model.evaluation import evaluate_sets
 from i2st_model.load_method import load_method
-from i2st_model.results import Result
+from i2st_model.records.episode_sets import EpisodeSet
+from i2st_model.records.results import Result
 from i2st_model.runs import CHECKPOINT_NAME
-from i2st_model.sweep import Variant, run_folder_of
+from i2st_model.sweeping.sweep import Variant, run_folder_of
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.run import train
 

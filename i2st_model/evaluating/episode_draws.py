@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from i2st_model.episode_sets import EpisodeSet
 from i2st_model.episodes import EpisodeSampler
-from i2st_model.evaluate_config import EvaluateConfig
+from i2st_model.evaluating.config import EvaluateConfig
 from i2st_model.features import FeatureStore
 from i2st_model.leaks import NOTHING_SEEN, Seen, without_seen
+from i2st_model.records.episode_sets import EpisodeSet
 
 DRAWN_AT_A_TIME = 10_000
 

@@ -1,4 +1,4 @@
-"""Draws of many numbers at once: the words of `i2st_model.draws`, as tables instead of one by one.
+"""Draws of many numbers at once: the words of `i2st_model.drawing.draws` in tables.
 
 Philox 4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) is written
 out on arrays, so that thousands of sequences advance together; every word equals that of `Words`.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from i2st_model.draws import Stream
+from i2st_model.drawing.draws import Stream
 
 Table = NDArray[np.uint64]
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from i2st_model.episode_sets import EpisodeSet
+from i2st_model.evaluating.scoring import Score, episodes_at_a_time
 from i2st_model.methods.base import FewShotMethod
-from i2st_model.scoring import Score, episodes_at_a_time
+from i2st_model.records.episode_sets import EpisodeSet
 
 TABLE_QUERIES, TABLE_SUPPORT = 32, 128
 """Videos per launch of the table of all pairs."""

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from i2st_model.comparison import Comparison, compare
-from i2st_model.episode_sets import EpisodeSet
-from i2st_model.result_tables import Cell, ResultTable, Row
-from i2st_model.results import Result
-from i2st_model.sweep import Variant
+from i2st_model.records.episode_sets import EpisodeSet
+from i2st_model.records.results import Result
+from i2st_model.reporting.result_tables import Cell, ResultTable, Row
+from i2st_model.sweeping.sweep import Variant
 
 
 def compare_variants(found: Sequence[Sequence[Sequence[Result]]]) -> list[list[Comparison]]:

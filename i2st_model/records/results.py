@@ -1,7 +1,7 @@
 """Result files: what methods predicted, on which episodes, and where their weights come from.
 
-One file of `i2st_model.array_files` holds any number of methods and cells (ways, shots): the
-episodes of each cell once, as in an episode file, and the predictions of each method. `compare`
+One file of `i2st_model.records.array_files` holds any number of methods and cells (ways, shots):
+the episodes of each cell once, as in an episode file, and the predictions of each method. `compare`
 reads them; two runs of one evaluation give the same bytes.
 
 Shape letters: E episodes, N way, q queries per class.
@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from i2st_model.array_files import Arrays, load_arrays, refuse, save_arrays, smallest_type
-from i2st_model.episode_files import (
+from i2st_model.records.array_files import Arrays, load_arrays, refuse, save_arrays, smallest_type
+from i2st_model.records.episode_files import (
     ARRAYS,
     episode_arrays,
     episode_values,
     episodes_of,
     require_format,
 )
-from i2st_model.episode_sets import EpisodeSet
+from i2st_model.records.episode_sets import EpisodeSet
 
 FORMAT = "i2st-results"
 FORMAT_VERSION = 1

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from i2st_model.episode_sets import EpisodeSet
 from i2st_model.features import FeatureStore
+from i2st_model.records.episode_sets import EpisodeSet
 from pipeline.errors import ConfigError, RecordError
 
 MOST_NAMED = 3

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from i2st_model.report_forms import comma_separated, json_text, latex, markdown, text
-from i2st_model.result_tables import ResultTable, Row
+from i2st_model.reporting.forms import comma_separated, json_text, latex, markdown, text
+from i2st_model.reporting.result_tables import ResultTable, Row
 from pipeline.errors import ConfigError
 
 __all__ = ["FORMS", "ResultTable", "Row", "render", "require_form"]

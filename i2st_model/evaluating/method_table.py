@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from i2st_model.checkpoints import Checkpoint
-from i2st_model.episode_draws import draw_episodes, evaluated_classes
-from i2st_model.episode_sets import EpisodeSet
-from i2st_model.evaluate_config import EvaluateConfig
-from i2st_model.evaluated import Evaluation
+from i2st_model.evaluating.config import EvaluateConfig
+from i2st_model.evaluating.episode_draws import draw_episodes, evaluated_classes
+from i2st_model.evaluating.evaluated import Evaluation
 from i2st_model.evaluation import EvaluateProgress, evaluate_sets
 from i2st_model.features import FeatureStore
 from i2st_model.leaks import NOTHING_SEEN, Seen, seen_by_run
 from i2st_model.methods.base import FewShotMethod
-from i2st_model.reporting import ResultTable, Row
+from i2st_model.records.episode_sets import EpisodeSet
+from i2st_model.reporting.tables import ResultTable, Row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from i2st_model.evaluate_config import EvaluateConfig
-from i2st_model.results import Result
-from i2st_model.scoring import Predictions
+from i2st_model.evaluating.config import EvaluateConfig
+from i2st_model.evaluating.scoring import Predictions
+from i2st_model.records.results import Result
 from i2st_model.statistics import Accuracy, mean_accuracy
 
 

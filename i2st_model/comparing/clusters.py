@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from i2st_model.episode_sets import EpisodeSet
-from i2st_model.results import Result
+from i2st_model.records.episode_sets import EpisodeSet
+from i2st_model.records.results import Result
 
 Floats = NDArray[np.float64]
 

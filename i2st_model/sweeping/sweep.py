@@ -14,7 +14,7 @@ from typing import Any
 
 from i2st_model.config import PRESETS, NetworkConfig
 from i2st_model.config_checks import required_type
-from i2st_model.method_runs import NETWORK_METHOD
+from i2st_model.evaluating.method_runs import NETWORK_METHOD
 from i2st_model.settings import change_config
 from i2st_model.training.config import TrainConfig
 from pipeline.errors import ConfigError

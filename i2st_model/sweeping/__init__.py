@@ -1,0 +1,1 @@
+"""Ablations: which settings are trained, their runs, one table."""
