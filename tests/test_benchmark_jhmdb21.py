@@ -152,12 +152,16 @@ def test_tables_say_what_is_missing(job, tmp_path):
     rng = np.random.default_rng(3)
     episodes = draw_set(rng, episodes=50)
     result = answer(rng, episodes)
-    for one in outer_jobs(["bi_mhm"], splits[:2], 1, tmp_path):
-        one.result.parent.mkdir(exist_ok=True)
-        one.notes.write_text(json.dumps({"accuracy": [0.0] * 3, "train_seconds": 0.0}))
-        save_results(one.result, [result] * 3)
-    text = Tables(["bi_mhm", "otam"], splits, 1, tmp_path).markdown()
-    accuracy = f"{100 * result.correct.mean():.1f}"
-    assert f"| bi_mhm | {accuracy} | {accuracy} | {accuracy} | - | - | 1/1 |" in text
-    assert f"| bi_mhm | {accuracy} | {accuracy} | {accuracy} | - | - | 1/2 |" in text
-    assert "| otam | - | - | - | - | - | 0/2 |" in text
+    worse = answer(rng, episodes, ease=0.5)
+    for key, found in (("bi_mhm", result), ("simpleshot", worse)):
+        for one in outer_jobs([key], splits[:2], 1, tmp_path):
+            one.result.parent.mkdir(exist_ok=True)
+            one.notes.write_text(json.dumps({"accuracy": [0.0] * 3, "train_seconds": 0.0}))
+            save_results(one.result, [found] * 3)
+    text = Tables(["bi_mhm", "simpleshot", "otam"], splits, 1, tmp_path).markdown()
+    ours, theirs = (100 * one.correct.mean() for one in (result, worse))
+    means, lead = f"{ours:.1f} | {ours:.1f} | {ours:.1f}", f"{theirs - ours:+.1f}"
+    assert f"| bi_mhm | {means} | - | - | - | 1/1 |" in text
+    assert f"| bi_mhm | {means} | - | - | - | 1/2 |" in text
+    assert f"| {lead} / {lead} / {lead} | - | - | 1/2 |" in text
+    assert "| otam | - | - | - | - | - | - | 0/2 |" in text

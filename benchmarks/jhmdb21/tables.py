@@ -40,33 +40,38 @@ class Tables:
         return "\n\n".join([LEGEND, *parts])
 
     def accuracies(self, group: Sequence[Split]) -> str:
-        """Accuracy by shot, spread over seeds, seconds of training, results there of all."""
-        head = ["", *_shots(), "seed s.d., 1-shot", "train seconds", "results"]
+        """Accuracy by shot, lead over the references, spread over seeds, results there of all."""
+        leads = [f"over {other}" for other in REFERENCES]
+        head = ["", *_shots(), *leads, "seed s.d., 1-shot", "results"]
         rows = []
         for key in self.keys:
             jobs = self._jobs(key, group)
-            done = [job for job in jobs if job.done]
-            there = [split for split in group if any(job.split == split for job in done)]
+            there = [s for s in group if any(job.split == s and job.done for job in jobs)]
             means = [self._mean(key, there, place) for place in range(len(SHOTS))]
-            tail = [self._spread(key, there), _seconds(done), f"{len(done)}/{len(jobs)}"]
-            rows.append([VARIANTS[key].title, *means, *tail])
+            over = [self._lead(key, other, there) for other in REFERENCES]
+            done = f"{sum(job.done for job in jobs)}/{len(jobs)}"
+            rows.append([VARIANTS[key].title, *means, *over, self._spread(key, there), done])
         return _table(head, rows)
 
     def differences(self, group: Sequence[Split]) -> str:
-        """Paired differences to the references, then the comparisons."""
+        """The comparisons, with their intervals."""
         rows = [
-            [f"{VARIANTS[key].title} against {other}", *self._differences(key, other, group)]
-            for other in REFERENCES
-            for key in self.keys
-            if key != other
-        ]
-        rows += [
             [what, *self._differences(first, second, group)]
             for what, (first, second) in COMPARISONS.items()
             if first in self.keys
         ]
         there = [row for row in rows if set(row[1:]) != {"-"}]
         return _table(["paired difference", *_shots()], there)
+
+    def _lead(self, key: str, other: str, there: Sequence[Split]) -> str:
+        """Points over a reference by shot, on the splits that are there."""
+        if key == other or not there:
+            return "-"
+        every = range(len(SHOTS))
+        found = [self._average(key, there, k) - self._average(other, there, k) for k in every]
+        if np.isnan(found).any():
+            return "-"
+        return " / ".join(f"{points:+.1f}" for points in found)
 
     def _differences(self, key: str, other: str, group: Sequence[Split]) -> list[str]:
         found = []
@@ -88,11 +93,15 @@ class Tables:
         return [_load(job.result)[place] for job in self._jobs(key, [split]) if job.done]
 
     def _mean(self, key: str, there: Sequence[Split], place: int) -> str:
+        return f"{self._average(key, there, place):.1f}" if there else "-"
+
+    def _average(self, key: str, there: Sequence[Split], place: int) -> float:
+        """Percent; mean over seeds, then over splits; nan where there is none."""
         each = [
-            np.mean([result.per_episode.mean() for result in self._results(key, split, place)])
+            [result.per_episode.mean() for result in self._results(key, split, place)] or [np.nan]
             for split in there
         ]
-        return f"{100 * np.mean(each):.1f}" if each else "-"
+        return 100 * float(np.mean([np.mean(one) for one in each]))
 
     def _spread(self, key: str, there: Sequence[Split]) -> str:
         """Standard deviation of a split's accuracy over seeds, root mean square over splits."""

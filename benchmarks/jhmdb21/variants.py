@@ -142,6 +142,8 @@ VARIANTS: dict[str, Variant] = {
 }
 
 COMPARISONS = {
+    "I2ST against bi_mhm": ("i2st", "bi_mhm"),
+    "I2ST against linear_probe": ("i2st", "linear_probe"),
     "I2ST beside linear_probe against bi_mhm beside it": ("i2st_beside", "frozen_both"),
     "mask supervision: true masks against none": ("i2st", "i2st_off"),
     "right masks: true against shuffled": ("i2st", "i2st_shuffled"),
@@ -151,6 +153,7 @@ COMPARISONS = {
     "training: I2ST against its step 0": ("i2st", "step0"),
     "spatial and temporal attention: with against without": ("i2st", "pool_linear"),
     "attention that begins at random against from zero": ("i2st_start4", "i2st"),
+    "masked_attention against masked_pool": ("i2st_attention", "i2st"),
     "probe on I2ST's descriptors against probe on the encoder's": ("i2st_probe", "linear_probe"),
     "16 frames: I2ST against bi_mhm": ("i2st_frames16", "bi_mhm_frames16"),
     "Lite2: I2ST against bi_mhm": ("i2st_lite2", "bi_mhm_lite2"),
