@@ -66,7 +66,7 @@ def load_method(
             f"{shards} holds no train video; {name} is centred on their mean; extract the train "
             "split too"
         )
-    method.fit(_known_to(method, train_statistics(store, rows)))
+    method.fit(statistics_for(method, store, rows))
     return method.to(place).eval(), None
 
 
@@ -84,11 +84,6 @@ def _of_run(
     return method, checkpoint
 
 
-def _known_to(method: FewShotMethod, statistics: TrainStatistics) -> TrainStatistics:
-    """Leave out class names, of the test split too, unless a method is marked as knowing them."""
-    return statistics if method.uses_class_names else replace(statistics, class_names=())
-
-
 def _trained_with_encoder(name: str, store: FeatureStore, run: Path | None) -> bool:
     """Whether a method, be it without weights, is what a run trained its encoder under."""
     if run is None or not isinstance(store.reader, EncodedFrames):
@@ -96,8 +91,26 @@ def _trained_with_encoder(name: str, store: FeatureStore, run: Path | None) -> b
     return load_checkpoint(run).info.method == name
 
 
+def statistics_for(
+    method: FewShotMethod, store: FeatureStore, rows: NDArray[np.int64]
+) -> TrainStatistics:
+    """What a method's ``fit`` takes, and no more than the method says that it needs.
+
+    Args:
+        method: decides by ``needs_train_mean`` and ``uses_class_names``.
+        store: features of the dataset.
+        rows: (B,) rows of the train videos.
+
+    Returns:
+        The mean only where it is needed, the names, of the test split too, only where the method
+        is marked as knowing them.
+    """
+    statistics = train_statistics(store, rows if method.needs_train_mean else rows[:0])
+    return statistics if method.uses_class_names else replace(statistics, class_names=())
+
+
 def train_statistics(store: FeatureStore, rows: NDArray[np.int64]) -> TrainStatistics:
-    """What a method's ``fit`` takes.
+    """All that training videos can tell a method; see `statistics_for`.
 
     Args:
         store: features of the dataset.
@@ -151,10 +164,9 @@ def load_trained(
 def _trained_method(store: FeatureStore, checkpoint: Checkpoint) -> FewShotMethod:
     method = get_method(checkpoint.info.method, **checkpoint.info.options)
     # The weights bring the mean of the videos that were trained on; zeros hold its place.
-    means = torch.zeros(store.index.embedding_dim)
+    means = torch.zeros(store.index.embedding_dim) if method.needs_train_mean else None
     no_rows = np.empty(0, dtype=np.int64)
-    statistics = replace(train_statistics(store, no_rows), mean_embedding=means)
-    method.fit(_known_to(method, statistics))
+    method.fit(replace(statistics_for(method, store, no_rows), mean_embedding=means))
     _load_weights(store, method, checkpoint)
     return method
 

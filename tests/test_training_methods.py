@@ -96,6 +96,23 @@ def test_loss_of_a_method_is_the_cross_entropy_of_its_episodes(noisy):
     assert losses.total is losses.parts["episode"]
 
 
+@pytest.mark.parametrize("needed", [True, False])
+def test_fit_is_told_no_more_than_a_method_says_it_needs(noisy, monkeypatch, needed):
+    told, means = [], []
+    mean = noisy.mean_embedding
+    monkeypatch.setattr(noisy, "mean_embedding", lambda rows: means.append(rows) or mean(rows))
+    monkeypatch.setattr(Scaled, "needs_train_mean", needed)
+    monkeypatch.setattr(Scaled, "uses_class_names", needed)
+    real = Scaled.fit
+    monkeypatch.setattr(Scaled, "fit", lambda self, train: told.append(train) or real(self, train))
+    classes = pool_sampler(TRAINED, noisy).videos
+    MethodLearner(TRAINED, noisy, classes=classes, device=torch.device("cpu"))
+    (train_videos,) = means if needed else ([],)
+    assert len(train_videos) == (8 * 8 if needed else 0)
+    assert (told[0].mean_embedding is None) is not needed
+    assert len(told[0].class_names) == (18 if needed else 0)
+
+
 @pytest.mark.parametrize("method", ["hyrsm", "trx"])
 def test_built_in_methods_train_and_come_back_as_they_were(noisy, tmp_path, method):
     options = {"trx": {"width": 16, "cardinalities": [2]}}.get(method, {})

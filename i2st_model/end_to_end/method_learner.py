@@ -16,7 +16,7 @@ from i2st_model.drawing.class_videos import ClassVideos
 from i2st_model.end_to_end.frame_data import FrameBatch
 from i2st_model.end_to_end.frame_learner import EndToEnd, FrameLearner
 from i2st_model.features import FeatureStore
-from i2st_model.load_method import train_statistics
+from i2st_model.load_method import statistics_for
 from i2st_model.methods import get_method
 from i2st_model.methods.base import FewShotMethod
 from i2st_model.methods.clips import Clips
@@ -51,7 +51,7 @@ class MethodOnFrames(FrameLearner):
     ) -> None:
         super().__init__(config, store, classes=classes, device=device)
         self.head: FewShotMethod = get_method(config.method, **config.options)
-        statistics = train_statistics(store, np.empty(0, dtype=np.int64))
+        statistics = statistics_for(self.head, store, np.empty(0, dtype=np.int64))
         if self.head.needs_train_mean:
             statistics = replace(statistics, mean_embedding=self._mean_embedding())
         self.head.fit(statistics)

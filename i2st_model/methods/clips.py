@@ -32,7 +32,8 @@ class TrainStatistics:
     embedding_dim: int
     """E. Methods with weights make layers of this size in ``fit``."""
     mean_embedding: Tensor | None = None
-    """(E,) float. Mean frame embedding of the training split; None where it has no video."""
+    """(E,) float. Mean frame embedding of the training split; None where it has no video, or the
+    method has no ``needs_train_mean``."""
     class_names: tuple[str, ...] = ()
     """Names by class number, all splits; for methods with ``uses_class_names`` alone."""
     encoder: Mapping[str, Any] = field(default_factory=dict)

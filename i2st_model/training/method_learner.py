@@ -15,7 +15,7 @@ from torch import Tensor
 from i2st_model.drawing.class_videos import ClassVideos
 from i2st_model.drawing.draws import Stream, Words
 from i2st_model.features import FeatureStore
-from i2st_model.load_method import train_statistics
+from i2st_model.load_method import statistics_for
 from i2st_model.methods import get_method
 from i2st_model.methods.base import FewShotMethod
 from i2st_model.methods.clips import Clips
@@ -68,7 +68,7 @@ class MethodLearner(Learner):
         names = store.reader.class_names
         self._rows = store.rows_of([names[videos.number] for videos in classes])
         method = get_method(config.method, **config.options)
-        method.fit(train_statistics(store, self._rows))
+        method.fit(statistics_for(method, store, self._rows))
         if not any(parameter.requires_grad for parameter in method.parameters()):
             raise ConfigError(
                 f"method {config.method} has no weights; one that trains was needed; evaluate it "
