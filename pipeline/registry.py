@@ -1,7 +1,7 @@
 """One look-up idiom for encoders, segmenters and methods; other packages add entry points."""
 
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from pipeline.errors import BackendError
@@ -27,13 +27,38 @@ def find_builder(
         The function or class that builds the entry.
 
     Raises:
-        BackendError: no entry has that name.
+        BackendError: no entry has that name, or its package cannot be imported.
     """
     if name in builtin:
         return builtin[name]
-    for entry in entry_points(group=group):
+    others = entry_points(group=group)
+    for entry in others:
         if entry.name == name:
-            loaded: Callable[..., Any] = entry.load()
-            return loaded
-    known = ", ".join(known_names(builtin, group))
+            return _load(entry, kind)
+    # Whoever looks for a name shall not be sent to one that is broken.
+    broken = {one.name for one in others if one.name not in builtin and not _imports(one, kind)}
+    names = known_names(builtin, group)
+    known = ", ".join(f"{one} (broken)" if one in broken else one for one in names)
     raise BackendError(f"unknown {kind} {name!r}; known: {known}; pass one of these")
+
+
+def _load(entry: EntryPoint, kind: str) -> Callable[..., Any]:
+    """Import an entry of another package; whatever that raises is a fault of the package."""
+    try:
+        loaded: Callable[..., Any] = entry.load()
+    except Exception as error:
+        package = entry.dist.name if entry.dist else entry.value
+        raise BackendError(
+            f"{kind} {entry.name!r} is broken: its entry point {entry.value} does not import "
+            f"({type(error).__name__}: {str(error):.200}); one that imports was needed; mend or "
+            f"uninstall the package {package}, or pass another {kind}"
+        ) from error
+    return loaded
+
+
+def _imports(entry: EntryPoint, kind: str) -> bool:
+    try:
+        _load(entry, kind)
+    except BackendError:
+        return False
+    return True

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.errors import BackendError
 from pipeline.registry import find_builder, known_names
 
 if TYPE_CHECKING:  # listing the methods shall not import torch
@@ -47,11 +48,25 @@ def method_class(name: str) -> type[FewShotMethod]:
         The class.
 
     Raises:
-        BackendError: no method has that name.
+        BackendError: no method has that name, or that of another package is broken.
     """
     found: Any = find_builder(name, builtin=METHODS, group=GROUP, kind="method")
-    loaded: type[FewShotMethod] = found() if name in METHODS else found
-    return loaded
+    if name in METHODS:
+        built_in: type[FewShotMethod] = found()
+        return built_in
+    return _of_package(name, found)
+
+
+def _of_package(name: str, found: Any) -> type[FewShotMethod]:
+    from i2st_model.methods.base import FewShotMethod
+
+    if isinstance(found, type) and issubclass(found, FewShotMethod):
+        return found
+    raise BackendError(
+        f"method {name!r} is broken: its entry point leads to {found!r:.80}; a subclass of "
+        "i2st_model.methods.base.FewShotMethod was needed; mend the entry point of its package, or "
+        "pass another method"
+    )
 
 
 def get_method(spec: str, **options: Any) -> FewShotMethod:
