@@ -6,7 +6,8 @@ from typing import Generic
 
 from pipeline.errors import ConfigError, I2STError, ResourceError
 from pipeline.scheduling.blame import TaskBook
-from pipeline.scheduling.clusters import Cluster, open_cluster
+from pipeline.scheduling.cluster import Cluster
+from pipeline.scheduling.clusters import open_cluster
 from pipeline.scheduling.dask_hands import DaskHands, HeldBy, Outcome
 from pipeline.scheduling.dask_worker import OpenedWorker
 from pipeline.scheduling.interruption import StopRequest

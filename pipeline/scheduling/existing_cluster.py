@@ -9,7 +9,7 @@ from distributed import Client, Security
 
 from pipeline.errors import ConfigError
 from pipeline.scheduling.closing import closed_client
-from pipeline.scheduling.clusters import PLUGIN_PREFIX, Cluster
+from pipeline.scheduling.cluster import PLUGIN_PREFIX, Cluster
 from pipeline.scheduling.where import Where
 
 CONNECT_SECONDS = 20.0

@@ -12,7 +12,7 @@ from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
 
 from pipeline.scheduling.closing import closed_client, closed_cluster, living_processes
-from pipeline.scheduling.clusters import START_SECONDS, Cluster
+from pipeline.scheduling.cluster import START_SECONDS, Cluster
 from pipeline.scheduling.where import Where
 
 _FETCH_SECONDS = 5.0

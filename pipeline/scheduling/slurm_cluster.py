@@ -15,7 +15,7 @@ from distributed import Client, Security
 
 from pipeline.errors import BackendError
 from pipeline.scheduling.closing import closed_client, closed_cluster
-from pipeline.scheduling.clusters import START_SECONDS, Cluster
+from pipeline.scheduling.cluster import START_SECONDS, Cluster
 from pipeline.scheduling.where import SlurmSettings
 
 logger = logging.getLogger(__name__)
