@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from benchmarks.simulated_methods import answer, draw_set
 from i2st_model.comparison import compare
 from i2st_model.config import PRESETS, network_config
 from i2st_model.records.results import load_results
-from i2st_model.sweeping.sweep import ABLATIONS, BASE, plan_variants, run_folder_of, variants_over
-from i2st_model.sweeping.sweep_runs import plan_runs
+from i2st_model.sweeping.ablations import ABLATIONS, variants_over
+from i2st_model.sweeping.planned_runs import plan_runs, run_folder_of
 from i2st_model.sweeping.sweep_table import compare_variants, sweep_table
+from i2st_model.sweeping.variants import BASE, plan_variants
 from i2st_model.training.config import TrainConfig
 from pipeline.errors import ConfigError
 
@@ -119,6 +121,21 @@ def test_a_run_is_kept_by_the_defaults_of_its_network_too(monkeypatch):
     assert places[0] != places[1]
 
 
+def test_weights_that_a_run_starts_from_count_by_their_content(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+
+    def place(content, folder="a"):
+        (tmp_path / folder / "checkpoint.safetensors").write_bytes(content)
+        config = TrainConfig(init_from=str(tmp_path / folder))
+        return run_folder_of(Path("runs"), config, dataset="toy", digest="a")
+
+    first = place(b"weights")
+    assert place(b"others") != first  # under the same name
+    assert place(b"weights", "b") == first
+    assert first != run_folder_of(Path("runs"), TrainConfig(), dataset="toy", digest="a")
+
+
 @pytest.mark.parametrize("word", ["beta=0", "masks=off", "dim=8", "network.dim=8"])
 def test_settings_that_a_method_does_not_read_are_no_variants_of_it(word):
     config = TrainConfig(method="hyrsm")
@@ -190,13 +207,65 @@ def test_sweep_prints_differences_to_the_first_row_on_val():
 def test_sweep_says_when_the_test_split_was_read():
     shown = done("sweep", "ways", *SMALL, "--split", "test", "--format", "markdown")
     assert "a setting chosen by this table is chosen on test" in shown.stdout
-    assert "test has 5 classes: ways [5] of [5, 6, 7, 8, 9, 10]" in shown.stderr
+    assert "test has 5 classes: ways [5] instead of [5, 6, 7, 8, 9, 10]" in shown.stderr
 
 
 def test_sweep_says_when_val_has_chosen_the_weights_too():
     words = [word if word != "last" else "val" for word in SMALL]
     shown = done("sweep", "--over", "frames=2,4", *words, "--set", "val_episodes=20").stdout
     assert "Val has chosen the step of the weights, too" in shown
+
+
+def test_default_ways_beyond_the_classes_of_val_are_lowered_with_a_note(tmp_path):
+    make_shards(tmp_path / "few", name="few", classes=(6, 3, 5))
+    asked = ["sweep", "--over", "beta=0", *SMALL, "--shards", tmp_path / "few", "--json"]
+    shown = done(*asked)
+    assert [cell["way"] for cell in json.loads(shown.stdout)["variants"][0]["cells"]] == [3]
+    assert "val has 3 classes: ways [3] instead of [5]" in shown.stderr
+    assert "val has 3 classes: ways [3] instead of [3, 5]" in done(*asked, "--way", "3,5").stderr
+    assert "has 3 classes, way=5 needs 5; lower way" in refusal(*asked, "--way", 5)
+
+
+def trained_folder(*words):
+    (one,) = json.loads(done("sweep", *words, *SMALL, "--json").stdout)["variants"]
+    return Path(one["runs"][0])
+
+
+def test_a_folder_that_holds_another_run_than_its_name_says_is_refused_and_the_hint_works(tmp_path):
+    asked = ["--over", "dice=0.25"]
+    folder = trained_folder(*asked)
+    other = trained_folder("--over", "dice=0.25", "--seed", 7)
+    weights = (folder / "checkpoint.safetensors").read_bytes()
+    shutil.move(folder, tmp_path / "away")
+    for changed, told in (
+        (trained_folder("--over", "dice=0.75"), "dice 0.75 there and 0.25 here"),
+        (other, "seed 7 there and 0 here"),
+    ):
+        shutil.copytree(changed, folder)
+        line = refusal("sweep", *asked, *SMALL)
+        assert f"{folder} holds another run than its name says: {told}" in line
+        shutil.move(folder, tmp_path / changed.name)  # the hint
+    assert trained_folder(*asked) == folder
+    assert (folder / "checkpoint.safetensors").read_bytes() == weights
+
+
+def test_a_sweep_from_weights_that_are_gone_is_refused():
+    asked = ["sweep", "--over", "beta=0", *SMALL]
+    done(*asked)  # the same settings, from no weights: their hash is that of absent ones
+    assert "gone is absent" in refusal(*asked, "--set", "init_from=gone")
+
+
+def test_a_run_begun_on_other_threads_is_refused_and_the_hints_work():
+    asked = ["--over", "dice=0.125"]
+    folder = trained_folder(*asked)
+    (folder / "checkpoint.safetensors").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "threads": 3}))
+    line = refusal("sweep", *asked, *SMALL)
+    assert re.search("pass --threads 3 --device cpu, or pass --allow-nondeterministic", line)
+    done("sweep", *asked, *SMALL, "--allow-nondeterministic")
+    (folder / "checkpoint.safetensors").unlink()
+    done("sweep", *asked, *SMALL, "--threads", 3)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Flags with several values in one word, such as 1,3,5, and files that shall be new."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import ConfigError
@@ -25,6 +26,31 @@ def words(flag: str, text: str) -> list[str]:
             f"{flag} {text!r} holds an empty name; one or several like a,b,c; mend it"
         )
     return list(dict.fromkeys(parts))
+
+
+def settings_over(flag: str, typed: Sequence[str]) -> dict[str, list[str]]:
+    """Split settings with several values each.
+
+    Args:
+        flag: for the message.
+        typed: words such as beta=0,0.5,1.
+
+    Returns:
+        The values of each setting, in the order typed.
+
+    Raises:
+        ConfigError: a word has no value, or a setting stands there twice.
+    """
+    axes: dict[str, list[str]] = {}
+    for word in typed:
+        setting, equals, values = word.partition("=")
+        if not equals or setting in axes:
+            raise ConfigError(
+                f"{flag} {word!r} cannot be read; a setting and its values, each setting once, "
+                f"was needed; write e.g. {flag} beta=0,0.5,1"
+            )
+        axes[setting] = words(flag, values)
+    return axes
 
 
 def numbers(flag: str, text: str) -> list[int]:

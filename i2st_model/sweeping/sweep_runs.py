@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,60 +14,17 @@ from i2st_model.evaluation import evaluate_sets
 from i2st_model.load_method import load_method
 from i2st_model.records.episode_sets import EpisodeSet
 from i2st_model.records.results import Result
-from i2st_model.runs import CHECKPOINT_NAME
-from i2st_model.sweeping.sweep import Variant, run_folder_of
-from i2st_model.training.config import TrainConfig
+from i2st_model.sweeping.planned_runs import PlannedRun
 from i2st_model.training.run import train
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlannedRun:
-    """One training of a sweep."""
-
-    variant: str
-    config: TrainConfig
-    folder: Path
-
-    @property
-    def finished(self) -> bool:
-        """Whether its checkpoint is there."""
-        return (self.folder / CHECKPOINT_NAME).is_file()
-
-
-def plan_runs(
-    variants: Sequence[Variant], *, seeds: int, root: Path, dataset: str, digest: str
-) -> list[list[PlannedRun]]:
-    """Name every run of a sweep.
-
-    Args:
-        variants: rows of the table.
-        seeds: trainings of each; the first has the config's own seed, the next one more.
-        root: folder of all runs.
-        dataset: name of the shards' dataset.
-        digest: of the shards.
-
-    Returns:
-        For each variant its runs, in the order of their seeds.
-    """
-    planned = []
-    for variant in variants:
-        first = variant.config.seed
-        configs = [replace(variant.config, seed=first + number) for number in range(seeds)]
-        planned.append(
-            [
-                PlannedRun(
-                    variant=variant.name,
-                    config=config,
-                    folder=run_folder_of(root, config, dataset=dataset, digest=digest),
-                )
-                for config in configs
-            ]
-        )
-    return planned
-
-
 def train_runs(
-    runs: Sequence[PlannedRun], shards: Path, *, jobs: int, threads: int
+    runs: Sequence[PlannedRun],
+    shards: Path,
+    *,
+    jobs: int,
+    threads: int,
+    allow_nondeterministic: bool = False,
 ) -> Iterator[PlannedRun]:
     """Train what is not trained yet; a run that was cut short goes on.
 
@@ -76,21 +33,26 @@ def train_runs(
         shards: folder of the shards.
         jobs: trainings at a time, each in a process of its own where there are several.
         threads: CPU threads of each.
+        allow_nondeterministic: go on with a run that was begun on other threads or another device.
 
     Yields:
         PlannedRun: Each when it is finished.
 
     Raises:
-        ConfigError: a variant's settings contradict each other or the shards.
+        ConfigError: a variant's settings contradict each other or the shards, or a run was begun on
+            other threads or another device.
         ResourceError: the disk is full.
     """
+    one = partial(
+        train_run, shards=shards, threads=threads, allow_nondeterministic=allow_nondeterministic
+    )
     if jobs == 1:
         for run in runs:
-            train_run(run, shards, threads)
+            one(run)
             yield run
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(train_run, run, shards, threads): run for run in runs}
+        waiting = {pool.submit(one, run): run for run in runs}
         try:
             for done in as_completed(waiting):
                 done.result()
@@ -99,12 +61,18 @@ def train_runs(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def train_run(run: PlannedRun, shards: Path, threads: int) -> None:
+def train_run(run: PlannedRun, *, shards: Path, threads: int, allow_nondeterministic: bool) -> None:
     """Train one run, or what is left of it."""
     torch.set_num_threads(threads)
     config = run.config
     store = open_store(shards, encoder=config.encoder, frames=config.frames, device=config.device)
-    train(config, store, run.folder, resume=True)
+    train(
+        config,
+        store,
+        run.folder,
+        resume=True,
+        allow_nondeterministic=allow_nondeterministic,
+    )
 
 
 def evaluate_runs(

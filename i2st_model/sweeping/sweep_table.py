@@ -1,4 +1,4 @@
-"""A sweep as a table: accuracy of every variant, and its difference to the first one."""
+"""A sweep as a table: accuracy of every variant, its difference to the first, and what to note."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from i2st_model.comparison import Comparison, compare
 from i2st_model.records.episode_sets import EpisodeSet
 from i2st_model.records.results import Result
 from i2st_model.reporting.result_tables import Cell, ResultTable, Row
-from i2st_model.sweeping.sweep import Variant
+from i2st_model.sweeping.variants import Variant
 
 
 def compare_variants(found: Sequence[Sequence[Sequence[Result]]]) -> list[list[Comparison]]:
@@ -58,3 +58,41 @@ def sweep_table(
     return ResultTable(
         columns=tuple(columns), rows=tuple(rows), notes=tuple(notes), head="settings"
     )
+
+
+def sweep_notes(
+    cell: EpisodeSet,
+    compared: Sequence[Sequence[Comparison]],
+    *,
+    seeds: int,
+    over: str,
+    selected_on_val: bool,
+) -> list[str]:
+    """Say what the figures are, and what they must not be taken for.
+
+    Args:
+        cell: the first set of episodes.
+        compared: see `compare_variants`.
+        seeds: trainings of each variant.
+        over: which interval of the differences.
+        selected_on_val: whether val chose the step of the weights.
+
+    Returns:
+        Sentences below the table.
+    """
+    first, several = compared[0][0], len(compared) > 1
+    differences = f"; differences with 95 % intervals over {over}" if several else ""
+    notes = [
+        f"{cell.dataset} {cell.split}: mean accuracy in percent over {cell.num_episodes} episodes "
+        f"of {first.num_classes} classes and {seeds} {'trainings' if seeds > 1 else 'training'}, "
+        f"+/- 95 % half-width over episodes{differences}; digest {cell.digest[:12]}.",
+    ]
+    if over in first.why_not and several:
+        notes.append(f"no interval over {over}: {first.why_not[over]}.")
+    if cell.split == "test":
+        notes.append("Read on the test split: a setting chosen by this table is chosen on test.")
+    elif cell.split == "val" and selected_on_val:
+        notes.append(
+            "Val has chosen the step of the weights, too, so accuracies are a little high."
+        )
+    return notes

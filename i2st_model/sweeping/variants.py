@@ -1,0 +1,82 @@
+"""The rows of a sweep's table: settings resolved, each once, those that cannot be left out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+from i2st_model.config import PRESETS, NetworkConfig
+from i2st_model.evaluating.method_runs import NETWORK_METHOD
+from i2st_model.settings import change_config
+from i2st_model.training.config import TrainConfig
+from pipeline.errors import ConfigError
+
+BASE = "as given"
+"""Row of the settings that the others are varied from."""
+
+OF_NETWORK = ("preset", "alpha", "beta", "dice", "masks", "slow_rate")
+"""Settings of training that I2ST alone reads, beside those of its network."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """One row of a sweep's table."""
+
+    name: str
+    config: TrainConfig
+
+
+def plan_variants(
+    config: TrainConfig, variants: Sequence[Sequence[str]], *, num_stored: int
+) -> list[Variant]:
+    """Resolve variants, leaving out those that equal an earlier one or need more frames.
+
+    Args:
+        config: what they are varied from.
+        variants: words name=value of each.
+        num_stored: frames that the shards store.
+
+    Returns:
+        At least one, in order.
+
+    Raises:
+        ConfigError: a word is no setting or one that the method does not read, or none of the
+            variants is left.
+    """
+    planned: list[Variant] = []
+    for words in variants:
+        given = change_config(config, {}, list(words))
+        _require_read(given, words)
+        changed = _plain(given, num_stored)
+        known = any(one.config == changed for one in planned)
+        if not known and (changed.frames or 0) <= num_stored:
+            planned.append(Variant(name=" ".join(words) or BASE, config=changed))
+    if not planned:
+        raise ConfigError(
+            f"every variant has more frames than the {num_stored} that are stored; fewer were "
+            "needed; extract with more --frames"
+        )
+    return planned
+
+
+def _require_read(config: TrainConfig, words: Sequence[str]) -> None:
+    """Refuse settings of I2ST's network for methods that have none: all rows would be one."""
+    if config.method == NETWORK_METHOD:
+        return
+    own = {*OF_NETWORK, *(one.name for one in fields(NetworkConfig))}
+    for word in words:
+        name = word.partition("=")[0]
+        if name.removeprefix("network.") in own:
+            raise ConfigError(
+                f"{name} is a setting of {NETWORK_METHOD}, which {config.method} does not read; "
+                "one that it reads was needed; sweep options.NAME or fast_rate, or pass "
+                f"--method {NETWORK_METHOD}"
+            )
+
+
+def _plain(config: TrainConfig, num_stored: int) -> TrainConfig:
+    """Leave out what says no more than a default, so that equal settings are equal configs."""
+    given = {one.name: one.default for one in fields(NetworkConfig)} | PRESETS.get(
+        config.preset, {}
+    )
+    network = {name: value for name, value in config.network.items() if given.get(name) != value}
+    frames = None if config.frames == num_stored else config.frames
+    return replace(config, network=network, frames=frames)
