@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from i2st_model.drawing.class_needs import ClassNeeds, some
 from i2st_model.drawing.class_videos import ClassVideos
 from i2st_model.drawing.disjoint_draws import MAX_REDRAWS, DisjointDraws
 from i2st_model.drawing.draws import WORD, Stream, Words
@@ -46,6 +47,7 @@ class EpisodeSampler:
         disjoint_groups: whether support and query groups are disjoint for the whole episode.
         drop_small_classes: leave out classes with too few videos or groups instead of refusing.
         where: what the messages call the set of classes, e.g. ``split 'test' of hmdb51``.
+        remedy: what to do where fewer than two classes are left, so that no way is low enough.
 
     Raises:
         ConfigError: the classes, videos or groups do not suffice.
@@ -62,6 +64,7 @@ class EpisodeSampler:
         disjoint_groups: bool = False,
         drop_small_classes: bool = False,
         where: str = "the given classes",
+        remedy: str = "extract videos of more classes",
     ) -> None:
         for name, value, least in (("way", way, 2), ("shot", shot, 1), ("queries", queries, 1)):
             if value < least:
@@ -71,38 +74,20 @@ class EpisodeSampler:
         self.way, self.shot, self.queries, self.seed = way, shot, queries, seed
         self.disjoint_groups = disjoint_groups
         self._where = where
-        small = {c.name: reason for c in videos if (reason := self._too_small(c))}
+        needs = ClassNeeds(shot=shot, queries=queries, disjoint_groups=disjoint_groups, where=where)
+        small = needs.too_small(videos)
         if small and not drop_small_classes:
-            raise ConfigError(_refusal(small, where))
+            raise needs.refusal(small)
         self.videos = [c for c in videos if c.name not in small]
         self.dropped = tuple(small)
         """Names of the classes left out as too small."""
         if len(self.videos) < way:
-            left = f" with shot={shot} + queries={queries} videos" if small else ""
-            dropped = f" ({_some(self.dropped)} dropped)" if small else ""
-            remedy = "lower way, shot or queries" if small else "lower way"
-            raise ConfigError(
-                f"{where} has {len(self.videos)} classes{left}{dropped}, way={way} needs {way}; "
-                f"{remedy}"
-            )
+            raise needs.too_few_classes(len(self.videos), way, self.dropped, remedy)
         self._disjoint = DisjointDraws(shot=shot, queries=queries)
         self._numbers = np.array([c.number for c in self.videos], dtype=np.int64)
         self._sizes = np.array([len(c.rows) for c in self.videos], dtype=np.int64)
         self._starts = np.cumsum(self._sizes) - self._sizes
         self._rows = np.concatenate([np.asarray(c.rows, np.int64) for c in self.videos])
-
-    def _too_small(self, videos: ClassVideos) -> str | None:
-        needed = self.shot + self.queries
-        arithmetic = f"shot={self.shot} + queries={self.queries}"
-        if len(videos.rows) < needed:
-            return f"has {len(videos.rows)} videos, {arithmetic} needs {needed}"
-        if self.disjoint_groups and not videos.can_part(self.shot, self.queries):
-            groups = len(videos.group_sizes)
-            return (
-                f"has {len(videos.rows)} videos in {groups} group{'s' * (groups != 1)}, which "
-                f"cannot be parted into {arithmetic} with disjoint groups"
-            )
-        return None
 
     def episode(self, number: int) -> Episode:
         """Draw one episode.
@@ -181,22 +166,8 @@ class EpisodeSampler:
         return query, support
 
     def _cannot_part(self, chosen: Sequence[ClassVideos]) -> ConfigError:
-        names = _some([videos.name for videos in chosen])
+        names = some([videos.name for videos in chosen])
         return ConfigError(
             f"{self._where}: none of {MAX_REDRAWS} draws of {names} parts shot={self.shot} + "
             f"queries={self.queries} by group; their clips come from too few sources; lower shot"
         )
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    listed = ", ".join(repr(name) for name in names[:most])
-    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
-
-
-def _refusal(small: dict[str, str], where: str) -> str:
-    name, reason = next(iter(small.items()))
-    others = f" (also too small: {_some([*small][1:])})" if len(small) > 1 else ""
-    return (
-        f"class {name!r} of {where} {reason}{others}; lower shot or queries, or leave such classes "
-        "out with --drop-small-classes"
-    )

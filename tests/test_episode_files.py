@@ -138,6 +138,9 @@ def test_seen_classes_and_videos_are_left_out_before_anything_is_drawn(store):
     assert len(found.video_ids) == 30
     with pytest.raises(ConfigError, match="without what training saw has 4 classes, way=5 needs 5"):
         draw_episodes(store, FEW, seen)
+    all_seen = Seen(classes=tuple(store.classes_of("test")))
+    with pytest.raises(ConfigError, match="saw has 0 classes, way=5 needs 5; choose another split"):
+        draw_episodes(store, FEW, all_seen)
 
 
 # --- against other shards ---

@@ -184,6 +184,22 @@ def test_sampler_refuses_a_way_beyond_the_classes():
     EpisodeSampler(class_videos([9] * 4), way=4, shot=1)  # the hint works
 
 
+@pytest.mark.parametrize(
+    ("sizes", "count", "hint"),
+    [
+        ([], "0 classes", "; find more"),
+        ([9], "1 class", "; find more"),
+        ([9, 2], r"1 class with .* \('\w+' dropped\)", "; lower shot or queries, or find more"),
+        ([9, 9, 2], r"2 classes with .* \('\w+' dropped\)", "; lower way, shot or queries"),
+    ],
+)
+def test_sampler_hints_at_no_lower_way_where_fewer_than_two_classes_are_left(sizes, count, hint):
+    with pytest.raises(ConfigError, match=f"has {count}, way=5 needs 5{hint}$"):
+        EpisodeSampler(
+            class_videos(sizes), way=5, shot=2, drop_small_classes=True, remedy="find more"
+        )
+
+
 def test_sampler_refuses_a_class_with_too_few_videos_unless_told_to_drop_it():
     videos = class_videos([9, 9, 5, 9, 9, 3])
     message = r"class 'lift' of .* has 5 videos, shot=5 \+ queries=1 needs 6 \(also .*'wave'\)"

@@ -71,6 +71,9 @@ def _sampler(store: FeatureStore, config: EvaluateConfig, seen: Seen) -> Episode
         disjoint_groups=config.disjoint_groups,
         drop_small_classes=config.drop_small_classes,
         where=f"{what} of {store.index.dataset_name}{without}",
+        remedy="choose another split or shards, or a run that saw less"
+        if seen
+        else "extract videos of more of its classes, or choose another split",
     )
 
 
