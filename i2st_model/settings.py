@@ -1,6 +1,6 @@
 """Settings of a run as a user gives them: flags, `name=value` words, those of an earlier run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -15,6 +15,7 @@ from i2st_model.methods import method_class
 from i2st_model.methods.options import split_spec
 from i2st_model.runs import read_config
 from i2st_model.settings_file import read_settings
+from i2st_model.settings_scope import require_read
 from i2st_model.training.config import MAPPINGS, TrainConfig, train_config
 from pipeline.errors import CheckpointError, ConfigError
 
@@ -85,49 +86,64 @@ def change_config(
 
     Raises:
         BackendError: no method has that name.
-        ConfigError: a word or the file is malformed, or a name or value is not allowed.
+        ConfigError: a word or the file is malformed, a name or value is not allowed, or a setting
+            that was given is one that the method does not read.
     """
-    train: dict[str, Any] = {}
-    inner: dict[str, Any] = {name: dict(getattr(config, name)) for name in MAPPINGS}
     old_method = config.method
     try:
-        for word in () if file is None else read_settings(file):
-            _set(word, train, inner)
-        config = replace(config, **train, **inner)
+        in_file = _read(() if file is None else read_settings(file))
+        config = _with(config, in_file)
     except ConfigError as error:
         where = "" if file is None or str(file) in str(error) else f"{file}: "
         raise ConfigError(f"{where}{error}") from None
-    given = {*train, *flags}
-    train = dict(flags)
-    for word in words:
-        _set(word, train, inner)
-    config = replace(config, **train, **inner)
-    if config.method == old_method or "fast_rate" in {*given, *train}:
+    typed = {**flags, **_read(words)}
+    config = _with(config, typed)
+    require_read(config.method, {**_telling(in_file), **typed})
+    if config.method == old_method or "fast_rate" in {*in_file, *typed}:
         return config
     return replace(config, fast_rate=method_class(split_spec(config.method)[0]).learning_rate)
 
 
-def _set(word: str, train: dict[str, Any], inner: dict[str, Any]) -> None:
-    """Read one word into the fields of TrainConfig, or into one of its mappings."""
+def _telling(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out defaults: `--print-config` writes all there are, also those that say nothing."""
+    defaults = TrainConfig().to_dict()
+    return {k: value for k, value in values.items() if k not in defaults or value != defaults[k]}
+
+
+def _with(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """The config with other values, those of its mappings under names such as network.dim."""
+    outer: dict[str, Any] = {name: dict(getattr(config, name)) for name in MAPPINGS}
+    for name, value in values.items():
+        mapping, dot, entry = name.partition(".")
+        if dot:
+            outer[mapping][entry] = value
+        else:
+            outer[name] = value
+    return replace(config, **outer)
+
+
+def _read(words: Iterable[str]) -> dict[str, Any]:
+    """Settings by name, those of the network under network.NAME; the last word of a name wins."""
+    return dict(map(_read_word, words))
+
+
+def _read_word(word: str) -> tuple[str, Any]:
     name, _, text = word.partition("=")
-    outer, dot, entry = name.partition(".")
+    outer, _, entry = name.partition(".")
     train_types = _types(TrainConfig, without=MAPPINGS)
     network_types = _types(NetworkConfig, without=DECIDED_ELSEWHERE)
     if name in train_types:
-        train[name] = _value(word, text, train_types[name])
-    elif name in network_types:
-        inner["network"][name] = _value(word, text, network_types[name])
-    elif outer == "network" and entry in network_types:
-        inner["network"][entry] = _value(word, text, network_types[entry])
-    elif outer in ("options", "encoder") and entry:
-        inner[outer][entry] = _value(word, text, None)  # whoever takes them knows their types
-    else:
-        known = {*train_types, *network_types, *(f"network.{one}" for one in network_types)}
-        near = get_close_matches(name, sorted(known), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "docs/method.md lists them"
-        raise ConfigError(
-            f"unknown setting {name!r}; a train or network setting was needed; {hint}"
-        )
+        return name, _value(word, text, train_types[name])
+    if name in network_types:
+        return f"network.{name}", _value(word, text, network_types[name])
+    if outer == "network" and entry in network_types:
+        return name, _value(word, text, network_types[entry])
+    if outer in ("options", "encoder") and entry:
+        return name, _value(word, text, None)  # whoever takes them knows their types
+    known = {*train_types, *network_types, *(f"network.{one}" for one in network_types)}
+    near = get_close_matches(name, sorted(known), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "docs/method.md lists them"
+    raise ConfigError(f"unknown setting {name!r}; a train or network setting was needed; {hint}")
 
 
 def _types(config: type, *, without: Sequence[str]) -> dict[str, Any]:

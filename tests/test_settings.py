@@ -99,10 +99,8 @@ def test_run_without_its_settings_is_refused(tmp_path, values):
 
 
 def test_dotted_words_reach_into_network_options_and_encoder():
-    config = changed(
-        "network.dim=64", "options.cardinalities=[2]", "encoder.name=timm:resnet50", "method=trx"
-    )
-    assert config.network == {"dim": 64}
+    config = changed("options.cardinalities=[2]", "encoder.name=timm:resnet50", "method=trx")
+    assert changed("network.dim=64").network == {"dim": 64}
     assert config.options == {"cardinalities": [2]}
     assert config.encoder == {"name": "timm:resnet50"}
     for word, hint in {
@@ -151,8 +149,6 @@ def test_files_that_say_nothing_sensible_are_refused(tmp_path, text, message):
 
 def test_printed_settings_and_a_runs_config_json_read_back_as_they_were(tmp_path):
     config = TrainConfig(
-        method="trx",
-        options={"cardinalities": [2], "width": 16, "centre": False},
         masks="off",
         flips=None,
         fast_rate=1e-4,
@@ -160,11 +156,15 @@ def test_printed_settings_and_a_runs_config_json_read_back_as_they_were(tmp_path
         network={"dim": 64, "descriptor_norm": "none", "scale": 0.0},
         encoder={"name": "timm:resnet50"},
     )
+    of_trx = TrainConfig(
+        method="trx", options={"cardinalities": [2], "width": 16, "centre": False}, seed=4
+    )
     printed, recorded = tmp_path / "a.yaml", tmp_path / "config.json"
-    printed.write_text(write_settings(config.to_dict()))
-    recorded.write_text(json.dumps({"digest": "0", "train": config.to_dict(), "threads": 1}))
-    for file in (printed, recorded):
-        assert change_config(TrainConfig(), {}, [], file=file) == config
+    for one in (config, of_trx):
+        printed.write_text(write_settings(one.to_dict()))
+        recorded.write_text(json.dumps({"digest": "0", "train": one.to_dict(), "threads": 1}))
+        for file in (printed, recorded):
+            assert change_config(TrainConfig(), {}, [], file=file) == one
     with pytest.raises(ConfigError, match=r"gone.yaml cannot be read: .*No such file"):
         change_config(TrainConfig(), {}, [], file=tmp_path / "gone.yaml")
 
@@ -185,3 +185,47 @@ def test_method_is_trained_at_its_own_rate_unless_one_is_given(tmp_path):
 def test_resumed_method_keeps_the_rate_it_was_begun_with():
     begun = TrainConfig(method="hyrsm", fast_rate=0.25)
     assert change_config(begun, {"method": "hyrsm"}, ["episodes=640"]).fast_rate == 0.25
+
+
+# --- settings that the method does not read ---
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("beta=0.5", "beta=0.5"),
+        ("alpha=0.3", "alpha=0.3"),
+        ("dice=0", "dice=0"),
+        ("masks=off", "masks=off"),
+        ("preset=linear", "preset=linear"),
+        ("slow_rate=1e-4", "slow_rate=0.0001"),
+        ("dim=64", "network.dim=64"),
+        ("network.dim=64", "network.dim=64"),
+    ],
+)
+def test_a_setting_that_the_method_does_not_read_is_refused(tmp_path, word, name):
+    setting, _, value = name.partition("=")
+    said = (
+        f"{setting} is a setting of i2st, which hyrsm does not read, and is given as {value}; .* "
+        "was needed; leave it out, or pass --method i2st"
+    )
+    with pytest.raises(ConfigError, match=said):
+        changed(word, method="hyrsm:heads=4")
+    file = tmp_path / "settings.yaml"
+    file.write_text(word.replace("network.dim=64", "network: {dim: 64}").replace("=", ": "))
+    with pytest.raises(ConfigError, match=said):
+        change_config(TrainConfig(), {"method": "hyrsm"}, [], file=file)
+    assert change_config(TrainConfig(), {}, [], file=file) == changed(word)
+
+
+def test_flags_of_other_methods_are_refused_even_at_their_defaults():
+    with pytest.raises(
+        ConfigError,
+        match="masks is a setting of i2st, which trx does not read, and is given as true",
+    ):
+        changed(method="trx", masks="true")
+    with pytest.raises(ConfigError, match="preset is a setting of i2st"):
+        changed(method="trx", preset="i2st")
+    # What was recorded before this was refused can still be gone on with.
+    begun = TrainConfig(method="trx", beta=0.5, network={"dim": 32})
+    assert change_config(begun, {}, ["seed=3"]).beta == 0.5
