@@ -4,16 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from i2st_model.config import PRESETS, NetworkConfig
-from i2st_model.evaluating.method_runs import NETWORK_METHOD
 from i2st_model.settings import change_config
 from i2st_model.training.config import TrainConfig
 from pipeline.errors import ConfigError
 
 BASE = "as given"
 """Row of the settings that the others are varied from."""
-
-OF_NETWORK = ("preset", "alpha", "beta", "dice", "masks", "slow_rate")
-"""Settings of training that I2ST alone reads, beside those of its network."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +40,6 @@ def plan_variants(
     planned: list[Variant] = []
     for words in variants:
         given = change_config(config, {}, list(words))
-        _require_read(given, words)
         changed = _plain(given, num_stored)
         known = any(one.config == changed for one in planned)
         if not known and (changed.frames or 0) <= num_stored:
@@ -55,21 +50,6 @@ def plan_variants(
             "needed; extract with more --frames"
         )
     return planned
-
-
-def _require_read(config: TrainConfig, words: Sequence[str]) -> None:
-    """Refuse settings of I2ST's network for methods that have none: all rows would be one."""
-    if config.method == NETWORK_METHOD:
-        return
-    own = {*OF_NETWORK, *(one.name for one in fields(NetworkConfig))}
-    for word in words:
-        name = word.partition("=")[0]
-        if name.removeprefix("network.") in own:
-            raise ConfigError(
-                f"{name} is a setting of {NETWORK_METHOD}, which {config.method} does not read; "
-                "one that it reads was needed; sweep options.NAME or fast_rate, or pass "
-                f"--method {NETWORK_METHOD}"
-            )
 
 
 def _plain(config: TrainConfig, num_stored: int) -> TrainConfig:
