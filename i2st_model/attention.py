@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from i2st_model.config import NetworkConfig
-from i2st_model.layers import Attention, FeedForward, grid_positions, sine_positions
+from i2st_model.layers import Attention, FeedForward, SinePositions, grid_positions
 
 
 class SpatialAttention(nn.Module):
@@ -71,9 +71,9 @@ class TemporalAttention(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.cross = config.attention_scope == "cross"
-        self.sine = config.positions == "sine"
         self.norm = nn.LayerNorm(config.dim)
         self.types = nn.Parameter(torch.randn(2, config.dim) * 0.02)
+        self.positions = SinePositions(config.dim) if config.positions == "sine" else None
         identity = config.attention_start == "identity"
         self.attention = Attention(config.dim, config.heads, zero_output=identity)
         self.dropout = nn.Dropout(config.dropout)
@@ -81,10 +81,10 @@ class TemporalAttention(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map (B, T, 1 + I, D) to the same shape; the image token comes first in each frame."""
-        T, num_frame, D = frames.shape[1:]
+        T, num_frame = frames.shape[1:3]
         offset = torch.cat([self.types[:1], self.types[1:].expand(num_frame - 1, -1)])
-        if self.sine:
-            offset = offset + sine_positions(T, D).to(frames).unsqueeze(1)
+        if self.positions is not None:
+            offset = offset + self.positions(T).to(frames).unsqueeze(1)
         memory = (self.norm(frames) + offset).flatten(1, 2)
         allowed = None
         if self.cross:
@@ -165,6 +165,18 @@ class GlobalFusion(nn.Module):
         read = self.dropout(self.attention(self.tokens.unsqueeze(0), memory))
         fused = local.mean(dim=1, keepdim=True) + read
         return fused + self.feed_forward(fused)
+
+
+class MeanFusion(nn.Module):
+    """Global tokens without attention: the mean local descriptor, M times."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.num_tokens = config.num_global_tokens
+
+    def forward(self, local: Tensor, frames: Tensor) -> Tensor:
+        """Summarise (B, T, D) local descriptors, whatever ``frames`` are: (B, M, D)."""
+        return local.mean(dim=1, keepdim=True).expand(-1, self.num_tokens, -1)
 
 
 def _is_image(image: int, instances: int, cells: int, device: torch.device) -> Tensor:

@@ -12,6 +12,9 @@ from torch.nn import functional
 
 from i2st_model.config import NetworkConfig
 
+KEPT_POSITIONS = 64
+"""Frames whose encodings are kept; those of a longer clip are made when it comes."""
+
 
 class Attention(nn.Module):
     """Multi-head attention of B x Q query tokens to B x S memory tokens.
@@ -101,6 +104,32 @@ def sine_positions(length: int, dim: int) -> Tensor:
     rates = torch.exp(torch.arange(dim // 2) * (-math.log(10_000.0) / (dim // 2)))
     angles = torch.arange(length).unsqueeze(1) * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class SinePositions(nn.Module):
+    """The first rows of `sine_positions`, kept on the module's device; no part of a checkpoint."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("table", sine_positions(KEPT_POSITIONS, dim), persistent=False)
+        self.table: Tensor
+
+    def forward(self, length: int) -> Tensor:
+        """Encode positions 0 .. length - 1: (length, dim) float."""
+        if length > len(self.table):
+            return sine_positions(length, self.table.shape[1]).to(self.table)
+        return self.table[:length]
+
+
+class ClipDropout(nn.Dropout1d):
+    """Drops channels of a clip, in training: one draw for all its frames and cells."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map (B, T, L, D) to the same shape."""
+        if not self.training or self.p == 0:
+            return tokens
+        kept = super().forward(tokens.new_ones(len(tokens), tokens.shape[-1], 1))
+        return tokens * kept.view(len(tokens), 1, 1, -1)
 
 
 def grid_positions(config: NetworkConfig) -> Tensor:

@@ -12,15 +12,16 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from i2st_model.attention import GlobalFusion, JointAttention
+from i2st_model.attention import GlobalFusion, JointAttention, MeanFusion
 from i2st_model.config import NetworkConfig
 from i2st_model.encoded import Encoded
 from i2st_model.focus import FocusedTokens
+from i2st_model.layers import ClipDropout
 from i2st_model.perception import build_perception
-from i2st_model.projection import DescriptorHead, Projection
-from i2st_model.prototypes import prototype_distances, related_distances
+from i2st_model.projection import BaseHead, DescriptorHead, Projection, image_and_grid
+from i2st_model.prototypes import class_distances, global_weight
 from i2st_model.relation import InterRelation
-from i2st_model.stem import Stem
+from i2st_model.stem import Stem, require_stem_tokens
 
 
 class I2STNetwork(nn.Module):
@@ -40,16 +41,16 @@ class I2STNetwork(nn.Module):
         perception: nn.Module,
         attention: JointAttention,
         head: DescriptorHead,
-        fusion: GlobalFusion | None,
+        fusion: GlobalFusion | MeanFusion,
         relation: InterRelation | None,
-        base_head: nn.Linear | None,
+        base_head: BaseHead | None,
         image_projection: Projection | None = None,
         focus: FocusedTokens | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.stem = stem
-        self.channel_dropout = nn.Dropout1d(config.channel_dropout)
+        self.channel_dropout = ClipDropout(config.channel_dropout)
         self.projection = projection
         self.perception = perception
         self.attention = attention
@@ -84,21 +85,22 @@ class I2STNetwork(nn.Module):
         Raises:
             ValueError: the tokens do not have the config's S and P.
         """
-        self._check_tokens(stem_tokens)
+        require_stem_tokens(self.config, stem_tokens)
         B, T = stem_tokens.shape[:2]
         wanted = self.training if with_masks is None else with_masks
-        image, grid = self._project(self._drop_channels(self._reduce(stem_tokens)))
+        tokens = self.channel_dropout(self._reduce(stem_tokens))
+        image, grid = image_and_grid(tokens, self.projection, self.image_projection)
         perceived = self.perception(grid.flatten(0, 1), with_masks=wanted)
         frames = torch.cat([image, perceived.instances.unflatten(0, (B, T))], dim=2)
         frames = self.attention(frames, grid)
         local = self.head(frames)
         masks = perceived.mask_logits
-        global_ = self._global(local, frames)
+        global_ = self.fusion(local, frames)
         return Encoded(
             local=local,
             global_=global_,
             mask_logits=None if masks is None else masks.unflatten(0, (B, T)),
-            base_logits=self._base_logits(local, global_),
+            base_logits=None if self.base_head is None else self.base_head.classify(local, global_),
             focused=None if self.focus is None else self.focus(local),
         )
 
@@ -149,11 +151,8 @@ class I2STNetwork(nn.Module):
         Returns:
             (E, Q, N) float. Softmax over the last axis gives class probabilities.
         """
-        weight = self._weight()
-        if self.relation is None:
-            distance = prototype_distances(self.config, weight, query, support)
-        else:
-            distance = related_distances(self.config, weight, query, support, self.relation)
+        weight = global_weight(self.config, training=self.training)
+        distance = class_distances(self.config, weight, query, support, self.relation)
         return -self.config.logit_scale * distance
 
     def fast_parameters(self) -> list[nn.Parameter]:
@@ -162,9 +161,8 @@ class I2STNetwork(nn.Module):
         Measured: 1e-3 for these and 1e-4 for the rest; 3e-4 for all loses to the baseline.
         """
         decoder = getattr(self.perception, "decoder", None)
-        parts = [self.projection]
-        parts += [part for part in (self.image_projection, decoder) if part is not None]
-        return [parameter for part in parts for parameter in part.parameters()]
+        parts = (self.projection, self.image_projection, decoder)
+        return [one for part in parts if part is not None for one in part.parameters()]
 
     def slow_parameters(self) -> list[nn.Parameter]:
         """All trainable parameters but `fast_parameters`."""
@@ -178,52 +176,12 @@ class I2STNetwork(nn.Module):
             return stem_tokens[:, :, :1]
         return stem_tokens.mean(dim=2, keepdim=True)
 
-    def _project(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Image token (B, T, 1, D) and grid (B, T, L, D) of each frame."""
-        if self.image_projection is None:
-            grid = self.projection(tokens)
-            return grid.mean(dim=2, keepdim=True), grid
-        return self.image_projection(tokens[:, :, :1]), self.projection(tokens[:, :, 1:])
-
-    def _drop_channels(self, tokens: Tensor) -> Tensor:
-        if not self.training or self.config.channel_dropout == 0:
-            return tokens
-        # One draw per clip and channel, the same in all its frames and cells.
-        kept = self.channel_dropout(tokens.new_ones(len(tokens), tokens.shape[-1], 1))
-        return tokens * kept.view(len(tokens), 1, 1, -1)
-
-    def _global(self, local: Tensor, frames: Tensor) -> Tensor:
-        if self.fusion is None:
-            return local.mean(dim=1, keepdim=True).expand(-1, self.config.num_global_tokens, -1)
-        return self.fusion(local, frames)
-
-    def _base_logits(self, local: Tensor, global_: Tensor) -> Tensor | None:
-        if self.base_head is None:
-            return None
-        clip = global_.mean(dim=1, keepdim=True)
-        if self.config.base_level == "frame":
-            return self.base_head(local + clip)
-        return self.base_head(local.mean(dim=1, keepdim=True) + clip)
-
-    def _weight(self) -> float:
-        used = {"always": True, "training": self.training, "test": not self.training}
-        return self.config.global_weight if used[self.config.global_when] else 0.0
-
-    def _check_tokens(self, stem_tokens: Tensor) -> None:
-        wanted = (self.config.num_stem_tokens, self.config.stem_dim)
-        if stem_tokens.ndim != 4 or stem_tokens.shape[-2:] != wanted:
-            raise ValueError(
-                f"stem tokens have shape {tuple(stem_tokens.shape)}; (B, T, {wanted[0]}, "
-                f"{wanted[1]}) is needed; build the network with the token_dim and grid of the "
-                "shards"
-            )
-
 
 def build_network(config: NetworkConfig) -> I2STNetwork:
     """Build the parts that ``config`` names and compose them; weights come from torch's RNG."""
-    fusion = GlobalFusion(config) if config.global_fusion == "attention" else None
+    fusion = GlobalFusion(config) if config.global_fusion == "attention" else MeanFusion(config)
     relation = InterRelation(config) if config.cross_video == "inter_relation" else None
-    base_head = nn.Linear(config.dim, config.base_classes) if config.base_classes else None
+    base_head = BaseHead(config) if config.base_classes else None
     return I2STNetwork(
         config,
         stem=Stem(config),

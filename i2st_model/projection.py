@@ -1,6 +1,7 @@
 """The learned linear ends of the network: tokens in, frame descriptors out.
 
-Shape letters: B clips, T frames, I instances, P stem channels, D features.
+Shape letters: B clips, T frames, I instances, L grid cells, S stem outputs of a frame, M global
+tokens, P stem channels, D features.
 """
 
 import torch
@@ -24,6 +25,25 @@ class Projection(nn.Linear):
             nn.init.eye_(self.weight)
             # Rows beyond the components would get no gradient from a cosine if they were zero.
             self.weight[config.stem_dim :].normal_(std=0.02)
+
+
+def image_and_grid(
+    tokens: Tensor, projection: Projection, image_projection: Projection | None
+) -> tuple[Tensor, Tensor]:
+    """Project the tokens of each frame.
+
+    Args:
+        tokens: (B, T, S, P) float. The stem's; the embedding first where it is the image token.
+        projection: of grid cells.
+        image_projection: of the embedding; None where the mean of the grid is the image token.
+
+    Returns:
+        Image token (B, T, 1, D) and grid (B, T, L, D) float.
+    """
+    if image_projection is None:
+        grid = projection(tokens)
+        return grid.mean(dim=2, keepdim=True), grid
+    return image_projection(tokens[:, :, :1]), projection(tokens[:, :, 1:])
 
 
 class DescriptorHead(nn.Module):
@@ -50,3 +70,30 @@ class DescriptorHead(nn.Module):
         if self.mix is None:
             return self.norm(image)
         return self.norm(self.mix(torch.cat([image, frames[:, :, 1:].mean(dim=2)], dim=-1)))
+
+
+class BaseHead(nn.Linear):
+    """Logits over all training classes, of clips or of each frame.
+
+    A descriptor plus the mean global token is classified. Paper: inferred from MoLo (clips), HyRSM
+    (frames).
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config.dim, config.base_classes)
+        self.of_frames = config.base_level == "frame"
+
+    def classify(self, local: Tensor, global_: Tensor) -> Tensor:
+        """Classify clips, or their frames.
+
+        Args:
+            local: (B, T, D) float. Local descriptors.
+            global_: (B, M, D) float. Global descriptors.
+
+        Returns:
+            (B, 1, base classes) float, or (B, T, base classes) of frames.
+        """
+        clip = global_.mean(dim=1, keepdim=True)
+        if self.of_frames:
+            return self(local + clip)
+        return self(local.mean(dim=1, keepdim=True) + clip)

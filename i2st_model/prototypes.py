@@ -18,9 +18,39 @@ RELATED_BYTES = 64 << 20
 """Support descriptors made at a time by a relation, which gives every query its own."""
 
 
+def global_weight(config: NetworkConfig, *, training: bool) -> float:
+    """Weight w of the global term, 0 where it is not used."""
+    used = {"always": True, "training": training, "test": not training}
+    return config.global_weight if used[config.global_when] else 0.0
+
+
+def class_distances(
+    config: NetworkConfig,
+    weight: float,
+    query: Mapping[str, Tensor],
+    support: Mapping[str, Tensor],
+    relation: InterRelation | None,
+) -> Tensor:
+    """Mix local and global distances of queries to classes, related first where clips are.
+
+    Args:
+        config: which global term, and whether shots are averaged before or after matching.
+        weight: w in [0, 1], of the global term.
+        query: descriptors with leading axes (E, Q).
+        support: descriptors with leading axes (E, N, K).
+        relation: conditions both on the episode, query by query; None leaves them as they are.
+
+    Returns:
+        (E, Q, N) float.
+    """
+    if relation is None:
+        return prototype_distances(config, weight, query, support)
+    return related_distances(config, weight, query, support, relation)
+
+
 def prototype_distances(
     config: NetworkConfig,
-    global_weight: float,
+    weight: float,
     query: Mapping[str, Tensor],
     support: Mapping[str, Tensor],
 ) -> Tensor:
@@ -28,7 +58,7 @@ def prototype_distances(
 
     Args:
         config: which global term, and whether shots are averaged before or after matching.
-        global_weight: w in [0, 1].
+        weight: w in [0, 1], of the global term.
         query: ``local`` (E, Q, T, D) and ``global`` (E, Q, M, D) float, ``focused`` (E, Q, F, D)
             where the network has such tokens.
         support: the same with leading axes (E, N, K).
@@ -42,12 +72,12 @@ def prototype_distances(
     else:
         classes = {name: value.flatten(1, 2) for name, value in support.items()}
     distance = query["local"].new_zeros(())
-    if global_weight < 1:
+    if weight < 1:
         epsilon = config.cosine_epsilon
         local = matching.bi_mhm(query["local"], classes["local"], epsilon=epsilon)
-        distance = distance + (1 - global_weight) * local
-    if global_weight > 0:
-        distance = distance + global_weight * _global_term(config, query, classes)
+        distance = distance + (1 - weight) * local
+    if weight > 0:
+        distance = distance + weight * _global_term(config, query, classes)
     if config.prototypes == "after_matching":
         distance = distance.unflatten(2, (N, K)).mean(dim=3)
     return distance
@@ -55,16 +85,16 @@ def prototype_distances(
 
 def related_distances(
     config: NetworkConfig,
-    global_weight: float,
+    weight: float,
     query: Mapping[str, Tensor],
     support: Mapping[str, Tensor],
     relation: InterRelation,
 ) -> Tensor:
-    """Mix distances as `prototype_distances` does, after a relation between an episode's clips.
+    """Mix distances as `class_distances` does, a part of the queries at a time.
 
     Args:
-        config: as for `prototype_distances`.
-        global_weight: w in [0, 1].
+        config: as for `class_distances`.
+        weight: w in [0, 1], of the global term.
         query: descriptors with leading axes (E, Q).
         support: descriptors with leading axes (E, N, K).
         relation: conditions both on the episode, query by query.
@@ -84,7 +114,7 @@ def related_distances(
         # Every query is an episode of its own now.
         alone = {name: value.flatten(0, 1).unsqueeze(1) for name, value in seen_query.items()}
         around = {name: value.flatten(0, 1) for name, value in seen_support.items()}
-        distances = prototype_distances(config, global_weight, alone, around)
+        distances = prototype_distances(config, weight, alone, around)
         columns.append(distances.view(E, -1, N))
     return torch.cat(columns, dim=1)
 

@@ -107,6 +107,24 @@ class Stem(nn.Module):
         return mean * self.config.centre, functional.pad(basis, (0, missing))
 
 
+def require_stem_tokens(config: NetworkConfig, stem_tokens: Tensor) -> None:
+    """Refuse what no stem of this config made.
+
+    Args:
+        config: gives S and P.
+        stem_tokens: ought to be (B, T, S, P).
+
+    Raises:
+        ValueError: it is not.
+    """
+    wanted = (config.num_stem_tokens, config.stem_dim)
+    if stem_tokens.ndim != 4 or stem_tokens.shape[-2:] != wanted:
+        raise ValueError(
+            f"stem tokens have shape {tuple(stem_tokens.shape)}; (B, T, {wanted[0]}, {wanted[1]}) "
+            "is needed; build the network with the token_dim and grid of the shards"
+        )
+
+
 def pool_cells(cells: Tensor, grid: int, side: int) -> Tensor:
     """Average (..., g x g, P) row-major cells into (..., side x side, P); side divides g."""
     size = grid // side

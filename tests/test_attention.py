@@ -12,7 +12,13 @@ from i2st_model.attention import (
     TemporalAttention,
 )
 from i2st_model.config import preset
-from i2st_model.layers import Attention, grid_positions, sine_positions
+from i2st_model.layers import (
+    KEPT_POSITIONS,
+    Attention,
+    SinePositions,
+    grid_positions,
+    sine_positions,
+)
 
 
 def tiny(**settings):
@@ -157,6 +163,20 @@ def test_sine_positions_match_the_formula():
             angle = place / 10_000 ** (k / 3)
             assert found[place, k].item() == pytest.approx(math.sin(angle), abs=1e-5)
             assert found[place, 3 + k].item() == pytest.approx(math.cos(angle), abs=1e-5)
+
+
+def test_kept_positions_are_those_made_for_each_length():
+    kept = SinePositions(10)
+    for length in (1, 3, 8, 17, KEPT_POSITIONS, KEPT_POSITIONS + 5):
+        assert torch.equal(kept(length), sine_positions(length, 10))
+    assert torch.equal(kept.double()(70), sine_positions(70, 10).double())
+    assert not kept.state_dict()
+
+
+def test_temporal_attention_makes_positions_once(monkeypatch):
+    module = TemporalAttention(tiny())
+    monkeypatch.delattr("i2st_model.layers.sine_positions")
+    assert module(torch.randn(2, 8, 3, 8)).shape == (2, 8, 3, 8)
 
 
 def test_grid_positions_are_distinct_and_row_major():

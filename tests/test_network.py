@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from i2st_model import matching
-from i2st_model.config import PRESETS, NetworkConfig, network_config, preset, with_settings
+from i2st_model.config import PRESETS, NetworkConfig, network_config, preset
+from i2st_model.layers import ClipDropout
 from i2st_model.losses import base_class_loss, episode_loss, mask_loss
 from i2st_model.network import build_network
 from i2st_model.stem import Stem
@@ -184,8 +185,7 @@ def test_encode_is_random_in_training_and_not_at_test():
 
 
 def test_channel_dropout_drops_whole_channels_of_a_clip():
-    network = built(channel_dropout=0.5).train()
-    dropped = network._drop_channels(torch.ones(4, T, L, 10))
+    dropped = ClipDropout(0.5)(torch.ones(4, T, L, 10))
     for clip in dropped:
         for channel in range(10):
             values = clip[..., channel].unique()
@@ -290,7 +290,7 @@ def test_inter_relation_matches_a_loop_over_queries(prototypes, monkeypatch):
 
 def test_inter_relation_starts_as_plain_matching():
     network = built(cross_video="inter_relation").eval()
-    plain = build_network(with_settings(network.config, cross_video="none")).eval()
+    plain = build_network(dataclasses.replace(network.config, cross_video="none")).eval()
     query, support = episodes(network.describe(torch.randn(B, T, L, C)))
     torch.testing.assert_close(network.logits(query, support), plain.logits(query, support))
 
@@ -306,7 +306,7 @@ def test_global_weight_applies_only_when_told(when, weights):
 
 
 def awake_like(network, weight):
-    config = with_settings(network.config, global_when="always", global_weight=weight)
+    config = dataclasses.replace(network.config, global_when="always", global_weight=weight)
     return build_network(config).double()
 
 
@@ -353,7 +353,8 @@ def test_base_classes_are_told_from_descriptors_and_the_global_tokens(level):
             frames = [sum(frames) / T]
         for place, frame in enumerate(frames):
             read = frame + sum(encoded.global_[b]) / 3
-            torch.testing.assert_close(encoded.base_logits[b, place], network.base_head(read))
+            expected = network.base_head.weight @ read + network.base_head.bias
+            torch.testing.assert_close(encoded.base_logits[b, place], expected)
         assert encoded.base_logits.shape[1] == len(frames)
 
 

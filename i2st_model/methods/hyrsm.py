@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from i2st_model.layers import Attention, sine_positions
+from i2st_model.layers import Attention, SinePositions
 from i2st_model.methods.centred import CentredMethod
 from i2st_model.methods.clips import Clips, TrainStatistics
 from i2st_model.methods.frame_matching import Shots
@@ -81,6 +81,7 @@ class HyRSM(CentredMethod):
                 f"heads={self.heads} and embeddings of {dim} channels; a divisor of {dim} is "
                 "needed; pass another number of heads"
             )
+        self.positions = SinePositions(dim)
         self.norm_within = nn.LayerNorm(dim)
         self.within = Attention(dim, self.heads, zero_output=not self.released)
         self.between = EpisodeRelation(dim, self.heads, self.dropout.p)
@@ -122,7 +123,7 @@ class HyRSM(CentredMethod):
 
     def _related(self, frames: Tensor) -> Tensor:
         T, D = frames.shape[1:]
-        positions = sine_positions(T, D).to(frames)
+        positions = self.positions(T).to(frames)
         if self.released:
             frames = self.dropout(frames * math.sqrt(D / 10) + positions)
             normed = self.norm_within(frames)
