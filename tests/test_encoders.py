@@ -148,7 +148,7 @@ def test_absent_weights_say_what_to_give_when_the_hub_is_offline(spec, monkeypat
     message = str(caught.value)
     assert spec in message
     assert "\n" not in message
-    assert "--segmenter precomputed --masks DIR" in message
+    assert "--segmenter precomputed --mask-files DIR" in message
     # Two of its hints, run: another encoder, and (test above) a weight file.
     assert "--weights FILE" in message
     assert "--encoder efficientnet-lite0" in message

@@ -131,7 +131,7 @@ def test_without_a_network_the_file_is_told_in_one_line(tmp_path, monkeypatch, o
         get_segmenter("sam_clip")
     message = str(caught.value)
     assert "\n" not in message
-    hints = ("--sam FILE", "--segmenter precomputed --masks DIR", "--segmenter none")
+    hints = ("--sam FILE", "--segmenter precomputed --mask-files DIR", "--segmenter none")
     for hint in (f"put it into {tmp_path / 'cache'}", *hints):
         assert hint in message
 

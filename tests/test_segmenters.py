@@ -257,7 +257,7 @@ def test_precomputed_refuses_a_video_id_that_leaves_the_folder(tmp_path):
 
 
 def test_precomputed_says_what_to_give_without_a_folder(tmp_path):
-    with pytest.raises(BackendError, match=r"got no folder; .* give `--masks DIR`"):
+    with pytest.raises(BackendError, match=r"got no folder; .* give `--mask-files DIR`"):
         get_segmenter("precomputed")
     with pytest.raises(BackendError, match=r"absent is absent; .* `--segmenter none`"):
         get_segmenter("precomputed", masks=tmp_path / "absent")

@@ -185,7 +185,9 @@ def test_reader_without_masks_says_how_to_get_them(tmp_path):
     extract(tmp_path, all_features(4, with_masks=False))
     shards = ShardReader(tmp_path)
     assert not shards.has_masks
-    with pytest.raises(ShardError, match="has no masks .*`--segmenter precomputed --masks DIR`"):
+    with pytest.raises(
+        ShardError, match="has no masks .*`--segmenter precomputed --mask-files DIR`"
+    ):
         shards.masks([0])
 
 

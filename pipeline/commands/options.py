@@ -26,6 +26,11 @@ SplitFile = Annotated[
     Path | None, typer.Option(help="YAML with train, val and test classes, for --videos.")
 ]
 SplitSeed = Annotated[int, typer.Option(help="Draws the class splits of --videos.")]
+MaskFiles = Annotated[
+    Path | None,
+    # Its first name is that of `i2st show`, where --masks asks for masks on the picture.
+    typer.Option("--mask-files", "--masks", help="Folder of mask files, for precomputed."),
+]
 PromptMode = Annotated[str, typer.Option(help="nouns, raw_label or actor_only.")]
 PromptFile = Annotated[Path | None, typer.Option("--prompts", help="YAML of your own prompts.")]
 SegmenterName = Annotated[str, typer.Option(help="A segmenter, as for `i2st extract`.")]

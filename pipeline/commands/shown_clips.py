@@ -42,9 +42,7 @@ def clip_of_video(
     try:
         built = get_segmenter(segmenter, device=device, masks=mask_files, **options)
     except BackendError as error:
-        # Elsewhere --masks names the folder of mask files; here it asks for masks on the picture.
-        hint = str(error).replace("--masks DIR", "--mask-files DIR")
-        raise BackendError(hint.replace("--segmenter none", "--no-masks")) from error
+        raise BackendError(str(error).replace("--segmenter none", "--no-masks")) from error
     shown = clips.clip_of_video(
         path,
         manifest,

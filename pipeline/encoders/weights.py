@@ -149,7 +149,7 @@ def absent_weights(encoder: str, reason: str) -> BackendError:
     return BackendError(
         f"weights of {encoder} are absent and cannot be downloaded ({reason}); needed: its weights "
         "or another encoder; pass a local file with --weights FILE, or --encoder "
-        "efficientnet-lite0, and --segmenter precomputed --masks DIR where SAM is absent too"
+        "efficientnet-lite0, and --segmenter precomputed --mask-files DIR where SAM is absent too"
     )
 
 

@@ -137,8 +137,8 @@ def get_segmenter(
     name, _, model = spec.partition(":")
     if masks is not None and name in SEGMENTERS and name != "precomputed":
         raise ConfigError(
-            f"--masks {masks} beside --segmenter {name}, which reads no files; needed: one of the "
-            "two; pass `--segmenter precomputed`, or drop --masks"
+            f"--mask-files {masks} beside --segmenter {name}, which reads no files; needed: one of "
+            "the two; pass `--segmenter precomputed`, or drop --mask-files"
         )
     builder = find_builder(name, builtin=SEGMENTERS, group=ENTRY_POINT_GROUP, kind="segmenter")
     segmenter: Segmenter | None = builder(model, device=device, masks=masks, **options)

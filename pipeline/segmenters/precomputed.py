@@ -57,13 +57,13 @@ class Precomputed:
         if not folder.is_dir():
             raise BackendError(
                 f"masks folder {folder} is absent; segmenter 'precomputed' needs one; "
-                "give `--masks DIR`, or `--segmenter none`"
+                "give `--mask-files DIR`, or `--segmenter none`"
             )
         if next(_mask_files(folder), None) is None:
             raise BackendError(
                 f"masks folder {folder} holds no {', '.join(SUFFIXES)}; segmenter 'precomputed' "
                 "needs <video_id>.npz, <video_id>.json or <video_id>/<frame>.png; "
-                "give `--masks DIR`, or `--segmenter none`"
+                "give `--mask-files DIR`, or `--segmenter none`"
             )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def build(model: str, *, device: str, masks: Path | None) -> Precomputed:
     if masks is None:
         raise BackendError(
             "segmenter 'precomputed' got no folder; needed mask files per video; "
-            "give `--masks DIR`, or `--segmenter none`"
+            "give `--mask-files DIR`, or `--segmenter none`"
         )
     return Precomputed(masks)
 

@@ -110,7 +110,8 @@ class ShardReader:
         if not self.has_masks:
             raise ShardError(
                 f"{self.folder} has no masks (it was extracted without a segmenter); masks were "
-                "asked for; extract into another folder with `--segmenter precomputed --masks DIR`"
+                "asked for; extract into another folder with `--segmenter precomputed "
+                "--mask-files DIR`"
             )
         self._require_train(chosen, "masks depend on the label and exist for train alone")
         found = self._gather("mask_found", chosen, views).view(np.uint8) != 0

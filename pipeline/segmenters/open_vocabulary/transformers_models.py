@@ -19,7 +19,7 @@ from pipeline.torchvision_shim import ensure_torchvision
 OLDEST_VERSION = (5, 9)
 """Of transformers: the first whose SAM 3 takes text features that were computed before."""
 HUB_FILES = ("config.json", "tokenizer.json", "model.safetensors")
-_OTHERWISE = "`--segmenter precomputed --masks DIR`, or `--segmenter none`"
+_OTHERWISE = "`--segmenter precomputed --mask-files DIR`, or `--segmenter none`"
 
 
 class LoadedModel(NamedTuple):

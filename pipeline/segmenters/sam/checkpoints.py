@@ -33,7 +33,7 @@ PUBLISHED = {
 """Type -> name and sha256 of the file that segment_anything's authors published (0.38, 1.2 and
 2.6 GB)."""
 
-OTHERWISE = "give `--sam FILE`, `--segmenter precomputed --masks DIR`, or `--segmenter none`"
+OTHERWISE = "give `--sam FILE`, `--segmenter precomputed --mask-files DIR`, or `--segmenter none`"
 """What a user without weights can do, for messages."""
 
 
