@@ -198,6 +198,19 @@ class FeatureStore:
             total += part.sum(axis=(0, 1), dtype=np.float64)
         return torch.from_numpy(total / max(1, len(rows) * self.num_stored)).float()
 
+    def train_mean(self, rows: NDArray[np.int64], *, seed: int, max_frames: int) -> Tensor:
+        """Mean frame embedding of train videos; the bound is for stores that encode frames.
+
+        Args:
+            rows: (B,) rows of the videos.
+            seed: of the draw, where not all frames are taken.
+            max_frames: most that are taken where each has to be encoded.
+
+        Returns:
+            (E,) float32.
+        """
+        return self.mean_embedding(rows)
+
     def token_sample(self, rows: NDArray[np.int64], *, seed: int, max_tokens: int) -> Tensor:
         """Tokens of whole frames, drawn over as many of the videos as the bound allows.
 

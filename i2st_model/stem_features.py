@@ -25,6 +25,8 @@ GPU_SHARE = 0.5
 class ClipFeatures(ABC):
     """Fixed features by row and view, float16.
 
+    ``side`` is that of the grid of cells, the last of what a frame has; 0 where there is none.
+
     Args:
         store: where they come from.
         rows: (V,) rows that will be asked for.
@@ -33,6 +35,8 @@ class ClipFeatures(ABC):
         budget_bytes: most memory that may be kept.
         device: where clips are returned; features are kept there if they fit, else on the CPU.
     """
+
+    side: int
 
     def __init__(
         self,
@@ -132,7 +136,7 @@ class StemFeatures(ClipFeatures):
         budget_bytes: int,
         device: torch.device,
     ) -> None:
-        self._stem = stem
+        self._stem, self.side = stem, stem.config.side
         super().__init__(
             store,
             rows,
@@ -141,11 +145,6 @@ class StemFeatures(ClipFeatures):
             budget_bytes=budget_bytes,
             device=device,
         )
-
-    @property
-    def side(self) -> int:
-        """Side of the grid of cells, the last of the S outputs of a frame."""
-        return self._stem.config.side
 
     @torch.no_grad()
     def compute(self, row: int, view: int) -> Tensor:
@@ -182,6 +181,7 @@ class StoredFeatures(ClipFeatures):
     ) -> None:
         index = store.index
         tokens = name == "tokens"
+        self.side = store.grid if tokens else 0
         self._read = store.reader.tokens if tokens else store.reader.frame_embedding
         super().__init__(
             store,

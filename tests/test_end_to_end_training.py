@@ -146,7 +146,7 @@ def test_masks_of_a_batch_lie_where_its_clips_show_the_action(folder, small):
         batch = learner.batch(sampler.pool(number), number)
         assert batch.masks.valid.all()
         side = batch.masks.coverage.shape[-1]
-        views = batch.views.float().flatten(0, 1).permute(0, 3, 1, 2)
+        views = batch.seen.float().flatten(0, 1).permute(0, 3, 1, 2)
         cells = functional.interpolate(views, size=(side, side), mode="area").permute(0, 2, 3, 1)
         for frame, covered in enumerate(batch.masks.coverage.flatten(0, 1)):
             away = (cells[frame] - colour_of(store, batch.pool.rows.ravel()[frame // 2])).abs()
@@ -155,7 +155,7 @@ def test_masks_of_a_batch_lie_where_its_clips_show_the_action(folder, small):
             assert away[covered == 1].amax(dim=1).quantile(0.9) < 5
             assert away[covered == 0].mean() > 5
     again = learner.batch(sampler.pool(2), 2)
-    assert torch.equal(again.views, batch.views)
+    assert torch.equal(again.seen, batch.seen)
     assert torch.equal(again.masks.coverage, batch.masks.coverage)
 
 

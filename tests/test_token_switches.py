@@ -11,8 +11,8 @@ from i2st_model.evaluation import EvaluateConfig, evaluate
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method
 from i2st_model.stem_features import StemFeatures
+from i2st_model.training.cached_clips import flip_tokens
 from i2st_model.training.config import TrainConfig
-from i2st_model.training.data import flip_tokens
 from i2st_model.training.run import train
 from i2st_model.training.setup import build_untrained
 from pipeline.shards.reader import ShardReader

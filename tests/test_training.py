@@ -17,17 +17,16 @@ from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method
 from i2st_model.methods import get_method
 from i2st_model.runs import CHECKPOINT_NAME, LOG_NAME, STATE_NAME
-from i2st_model.stem_features import StemFeatures
 from i2st_model.training import learner as training_learner
+from i2st_model.training.cached_clips import flip_tokens
 from i2st_model.training.config import TrainConfig, train_config
-from i2st_model.training.data import TrainData, flip_tokens, flips_for
+from i2st_model.training.data import flips_for
 from i2st_model.training.learners import build_learner
 from i2st_model.training.ranks import Ranks
 from i2st_model.training.run import train
 from i2st_model.training.setup import build_untrained, pool_sampler
 from i2st_model.training.step import build_optimizer, take_step
 from i2st_model.training.step_pools import step_pools
-from i2st_model.training.token_learner import TokenLearner
 from i2st_model.training.validation import Validation
 from pipeline.errors import CheckpointError, ConfigError, I2STError
 
@@ -256,9 +255,11 @@ def test_seeds_give_different_weights(store, uninterrupted, tmp_path):
 # --- one step ---
 
 
-def make_learner(store, config):
+def make_learner(store, config, *, mask_side=None):
     classes = pool_sampler(config, store).videos
-    learner = TokenLearner(config, store, classes=classes, device=torch.device("cpu"))
+    learner = build_learner(config, store, classes=classes, device=torch.device("cpu"))
+    if mask_side is not None:
+        learner.head.mask_side = mask_side
     learner.begin()
     learner.open(np.empty(0, dtype=np.int64))
     learner.network.train()
@@ -266,7 +267,6 @@ def make_learner(store, config):
 
 
 def make_batch(learner, number, episodes):
-    """Of a learner, or of TrainData."""
     pool = pool_sampler(learner.config, learner.store).pool(number, episodes)
     return learner.batch(pool, number)
 
@@ -277,29 +277,12 @@ def one_step(learner, batch, *, step):
     return take_step(learner.config, learner, optimizer, [batch], pools=pools, ranks=Ranks())
 
 
-def make_data(store, config, *, mask_side):
-    learner = make_learner(store, config)
-    rows = store.rows_of(store.classes_of("train"))
-    features = StemFeatures(
-        store, learner.network.stem, rows, budget_bytes=0, device=learner.device
-    )
-    data = TrainData(
-        config,
-        store,
-        stem_features=features,
-        train_classes=range(6),
-        mask_side=mask_side,
-        device=learner.device,
-    )
-    return learner.network, data
-
-
 def test_step_loss_equals_a_loop_over_episodes(store):
     dry = {**NETWORK, "dropout": 0.0, "channel_dropout": 0.0}
     config = replace(SMALL, network=dry, alpha=0.5, beta=0.25)
     learner = make_learner(store, config)
     network, batch = learner.network, make_batch(learner, 0, 8)
-    encoded = network.encode(batch.stem_tokens)
+    encoded = network.encode(batch.seen)
     losses, right = [], []
     for support, query in zip(batch.pool.support, batch.pool.query, strict=True):
         for true, clips in enumerate(query):
@@ -377,14 +360,14 @@ def test_loss_that_is_not_finite_stops_with_step_and_episodes(store, tmp_path, m
 
 
 def test_clips_and_masks_are_mirrored_together(store):
-    _, data = make_data(store, SMALL, mask_side=4)
-    batch = make_batch(data, 3, 8)
+    learner = make_learner(store, SMALL, mask_side=4)
+    batch = make_batch(learner, 3, 8)
     rows = batch.pool.rows.ravel()
-    plain = data.stem_features.clips(rows).unflatten(2, (4, 4))
+    plain = learner.data.clips.features.clips(rows).unflatten(2, (4, 4))
     coverage, valid = store.mask_targets(rows, 4)
     mirrored = 0
     for clip in range(len(rows)):
-        seen = batch.stem_tokens[clip].unflatten(1, (4, 4))
+        seen = batch.seen[clip].unflatten(1, (4, 4))
         flipped = not torch.equal(seen, plain[clip])
         mirrored += flipped
         axes = [2] if flipped else []
@@ -399,7 +382,7 @@ def test_every_pool_draws_frames_and_flips_of_its_own(store):
     config = replace(SMALL, frames=2)
     learner = make_learner(two, config)
     pool = pool_sampler(config, two).pool(0, 4)
-    first, other, again = (learner.batch(pool, number).stem_tokens for number in (0, 1, 0))
+    first, other, again = (learner.batch(pool, number).seen for number in (0, 1, 0))
     assert torch.equal(first, again)
     differing = (first != other).flatten(1).any(dim=1)
     assert differing.float().mean() > 0.5
@@ -427,12 +410,12 @@ def test_clips_are_mirrored_unless_classes_tell_left_from_right(flips, dataset, 
 
 
 def test_shuffled_masks_give_every_video_the_masks_of_another(store):
-    _, data = make_data(store, replace(SMALL, masks="shuffled"), mask_side=4)
+    data = make_learner(store, replace(SMALL, masks="shuffled")).data
     rows = store.rows_of(store.classes_of("train")).tolist()
     assert sorted(data.mask_source) == rows
     assert sorted(data.mask_source.values()) == rows
     assert all(row != source for row, source in data.mask_source.items())
-    _, true = make_data(store, SMALL, mask_side=4)
+    true = make_learner(store, SMALL).data
     assert true.mask_source == {row: row for row in rows}
 
 
@@ -524,9 +507,9 @@ def test_val_classes_that_are_unknown_or_of_the_test_split_are_refused(
 
 
 def test_options_of_a_network_that_has_none_are_refused(store, tmp_path):
-    asked = replace(SMALL, options={"width": 64})
-    with pytest.raises(ConfigError, match=r"options.width is set, method i2st has no options"):
-        train(asked, store, tmp_path / "run")
+    for asked in ({"options": {"width": 64}}, {"method": "i2st:width=64"}):
+        with pytest.raises(ConfigError, match=r"options.width is set, method i2st has no options"):
+            train(replace(SMALL, **asked), store, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
 
 

@@ -14,7 +14,7 @@ from i2st_model.evaluation import EvaluateConfig, evaluate
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method
 from i2st_model.methods.base import FewShotMethod
-from i2st_model.training.method_learner import MethodLearner
+from i2st_model.training.learners import build_learner
 from i2st_model.training.run import train
 from i2st_model.training.setup import NO_ROWS, pool_sampler
 from pipeline.errors import ConfigError
@@ -77,7 +77,7 @@ def test_training_turns_down_channels_that_tell_nothing(noisy, tmp_path):
 
 
 def test_loss_of_a_method_is_the_cross_entropy_of_its_episodes(noisy):
-    learner = MethodLearner(
+    learner = build_learner(
         TRAINED, noisy, classes=pool_sampler(TRAINED, noisy).videos, device=torch.device("cpu")
     )
     learner.open(NO_ROWS)
@@ -106,7 +106,7 @@ def test_fit_is_told_no_more_than_a_method_says_it_needs(noisy, monkeypatch, nee
     real = Scaled.fit
     monkeypatch.setattr(Scaled, "fit", lambda self, train: told.append(train) or real(self, train))
     classes = pool_sampler(TRAINED, noisy).videos
-    MethodLearner(TRAINED, noisy, classes=classes, device=torch.device("cpu"))
+    build_learner(TRAINED, noisy, classes=classes, device=torch.device("cpu"))
     (train_videos,) = means if needed else ([],)
     assert len(train_videos) == (8 * 8 if needed else 0)
     assert (told[0].mean_embedding is None) is not needed

@@ -59,9 +59,9 @@ def alone(shards, tmp_path_factory):
 
 def fail_on_second(ranks):
     """Let the second process meet a fault that the user can mend, in its third step."""
-    from i2st_model.training.token_learner import TokenLearner
+    from i2st_model.training.cached_learner import CachedLearner
 
-    losses, calls = TokenLearner.losses, []
+    losses, calls = CachedLearner.losses, []
 
     def failing(self, batch):
         calls.append(1)
@@ -69,7 +69,7 @@ def fail_on_second(ranks):
             raise ConfigError("the disk of the second process is gone")
         return losses(self, batch)
 
-    TokenLearner.losses = failing
+    CachedLearner.losses = failing
 
 
 def start_two(repository, code, *words):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from shard_cases import FRAMES, extract, frames_row
 from synthetic_shards import CELLS, FINGERPRINT, make_shards
-from test_training import SMALL, make_batch, make_data
+from test_training import SMALL, make_batch, make_learner
 
 from i2st_model.checkpoints import load_checkpoint
 from i2st_model.config import preset
@@ -150,8 +150,8 @@ def test_base_leaves_stored_views_aside(store, plain):
 
 
 def test_clips_and_masks_are_those_of_the_drawn_views(store):
-    network, data = make_data(store, SMALL, mask_side=4)
-    batch = make_batch(data, 3, 8)
+    learner = make_learner(store, SMALL, mask_side=4)
+    network, batch = learner.network, make_batch(learner, 3, 8)
     rows = batch.pool.rows.ravel()
     seen = set()
     for clip, row in enumerate(rows.tolist()):
@@ -162,7 +162,7 @@ def test_clips_and_masks_are_those_of_the_drawn_views(store):
             for flipped in (False, True):
                 axes = [2] if flipped else []
                 grid = stem.unflatten(1, (4, 4)).flip(axes).flatten(1, 2)
-                if torch.equal(batch.stem_tokens[clip], grid):
+                if torch.equal(batch.seen[clip], grid):
                     seen.add((clip, view))
                     assert not (flipped and view in (0, 1))
                     assert torch.equal(batch.masks.coverage[clip], coverage[0].flip(axes))
@@ -173,18 +173,18 @@ def test_clips_and_masks_are_those_of_the_drawn_views(store):
 def test_shuffled_masks_follow_frames_view_and_mirror_of_the_clips(tmp_path):
     options = {"frames": 6, "moving": True, "fingerprint": CROPPED, "views": NAMES}
     store = FeatureStore(make_shards(tmp_path / "s", **options), num_frames=3)
-    network, data = make_data(store, replace(SMALL, masks="shuffled", flips=True), mask_side=4)
-    batch = make_batch(data, 3, 8)
+    learner = make_learner(store, replace(SMALL, masks="shuffled", flips=True), mask_side=4)
+    network, batch = learner.network, make_batch(learner, 3, 8)
     seen = set()
     for clip, row in enumerate(batch.pool.rows.ravel().tolist()):
-        source = data.mask_source[row]
+        source = learner.data.mask_source[row]
         assert source != row
         for view in range(6):
             tokens = torch.from_numpy(store.reader.tokens([row], [view])[0]).float()
             grid = network.stem(tokens).half().float().unflatten(1, (4, 4))
             for flipped, shown in ((False, grid), (True, grid.flip(2))):
                 # Which of the 6 stored frames each of the 3 is.
-                same = (batch.stem_tokens[clip][:, None] == shown.flatten(1, 2)).all(dim=(2, 3))
+                same = (batch.seen[clip][:, None] == shown.flatten(1, 2)).all(dim=(2, 3))
                 if not same.any():
                     continue
                 assert (same.sum(dim=1) == 1).all()
@@ -196,7 +196,7 @@ def test_shuffled_masks_follow_frames_view_and_mirror_of_the_clips(tmp_path):
                 expected = expected[..., ::-1] if flipped else expected
                 np.testing.assert_allclose(batch.masks.coverage[clip], expected, atol=1e-6)
                 seen.add((clip, view, flipped))
-    assert {clip for clip, _, _ in seen} == set(range(len(batch.stem_tokens)))
+    assert {clip for clip, _, _ in seen} == set(range(len(batch.seen)))
     assert {1, 2, 3, 4, 5} <= {view for _, view, _ in seen}
     assert {flipped for _, view, flipped in seen if view > 1} == {False, True}
 
@@ -238,11 +238,12 @@ def test_evaluation_looks_at_base_views_alone(store, plain, trained):
 
 
 def test_shuffled_masks_are_those_of_the_same_view_of_another_video(store):
-    _, data = make_data(store, replace(SMALL, masks="shuffled", flips=False), mask_side=4)
-    batch = make_batch(data, 2, 8)
+    config = replace(SMALL, masks="shuffled", flips=False)
+    learner = make_learner(store, config, mask_side=4)
+    batch = make_batch(learner, 2, 8)
     rows = batch.pool.rows.ravel()
-    views = data.views.draw(2, rows, np.zeros(len(rows), bool)).views
+    views = ViewDraws(config, store).draw(2, rows, np.zeros(len(rows), bool)).views
     for clip, (row, view) in enumerate(zip(rows.tolist(), views.tolist(), strict=True)):
-        other = np.array([data.mask_source[row]])
+        other = np.array([learner.data.mask_source[row]])
         coverage, _ = store.mask_targets(other, 4, views=np.array([view]))
         assert torch.equal(batch.masks.coverage[clip], coverage[0])

@@ -1,4 +1,4 @@
-"""What all learners on frames share: an encoder that trains, and clips for it.
+"""A head on an encoder that trains with it, as something that `train` trains.
 
 Shape letters: B clips of a pool, T frames, S side of the view in pixels, L grid cells, C token
 channels, E embedding channels.
@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 from i2st_model.drawing.class_videos import ClassVideos
 from i2st_model.end_to_end.encoded_frames import EncodedFrames
-from i2st_model.end_to_end.frame_data import FrameBatch, FrameData
+from i2st_model.end_to_end.frame_draws import FrameDraws
 from i2st_model.end_to_end.trainable import TrainableEncoder
 from i2st_model.features import FeatureStore
 from i2st_model.training.config import TrainConfig
-from i2st_model.training.learner import Learner, RatedParameters
-from i2st_model.training.pools import Pool
+from i2st_model.training.data import Batch, ClipSource
+from i2st_model.training.head import Head
+from i2st_model.training.head_learner import HeadLearner
+from i2st_model.training.learner import Losses, RatedParameters
+from i2st_model.training.precision import encoding
 
 
 class EndToEnd(nn.Module):
@@ -35,69 +38,59 @@ class EndToEnd(nn.Module):
         return tokens.unflatten(0, frames), embedding.unflatten(0, frames)
 
 
-class FrameLearner(Learner):
-    """Trains an encoder; a subclass says what stands on it.
+class FrameLearner(HeadLearner):
+    """Trains an encoder and the head on it, which may have no weights of its own.
 
-    ``compile`` reaches what stands on the encoder alone: compiling a small ResNet took minutes.
+    The head is built on the initial encoder, and fitted to what that makes of frames. ``compile``
+    reaches the head alone: compiling a small ResNet took minutes.
 
     Args:
         config: the run's settings.
         store: frames of the dataset, read through the encoder of ``config.encoder``; that encoder
             is put back to its initial weights, and trained.
-        classes: the train classes, in the order of a base-class head.
-        device: where everything is computed.
+        head: see `HeadLearner`.
+        classes: see `HeadLearner`.
+        device: see `HeadLearner`.
     """
 
     network: EndToEnd
-    mask_side = 0
-    """Of the mask targets; 0 where nothing makes masks."""
 
     def __init__(
         self,
         config: TrainConfig,
         store: FeatureStore,
         *,
+        head: type[Head],
         classes: Sequence[ClassVideos],
         device: torch.device,
     ) -> None:
         assert isinstance(store.reader, EncodedFrames)
-        self.config, self.store, self.device = config, store, device
-        self.reader, self.classes = store.reader, classes
-        self.encoder = store.reader.encoder
-        self.encoder.frozen.to(device)
-        self.encoder.reset()
-        self.reader.weights_of = None
+        self._reader, self._encoder = store.reader, store.reader.encoder
+        self._encoder.frozen.to(device)
+        self._encoder.reset()
+        self._reader.weights_of = None
+        super().__init__(config, store, head=head, classes=classes, device=device)
+        self.network = EndToEnd(self._encoder, self.head.module)
 
-    def encoder_rate(self) -> RatedParameters:
-        """The encoder's weights, at a rate of their own."""
-        return RatedParameters(
-            parameters=list(self.encoder.trained.values()), rate=self.encoder.config.rate
+    def rated_parameters(self) -> list[RatedParameters]:
+        """Those of the head, and the encoder's at a rate of their own."""
+        rate, trained = self._encoder.config.rate, list(self._encoder.trained.values())
+        return [*self.head.rated_parameters(), RatedParameters(parameters=trained, rate=rate)]
+
+    def source(self) -> ClipSource:
+        """Frames in random crops; nothing is kept, since the encoder changes."""
+        return FrameDraws(self.config, self.store, self._reader, self.device)
+
+    def losses(self, batch: Batch) -> Losses:
+        """What the head makes of the encoder's features of the pool."""
+        with encoding(self.config, self.device):
+            features = self.network.features(batch.seen)
+        return self.head.losses(self.head.of_encoder(batch.pool.rows.ravel(), *features), batch)
+
+    def prepare(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Describe the test views of videos."""
+        encoded = self._reader.encode(rows, self.store.test_positions)
+        tokens, embedding = (
+            part.to(self.device).float() for part in (encoded.tokens, encoded.embedding)
         )
-
-    def open(self, val_rows: NDArray[np.int64]) -> None:
-        """Find the masks that supervise; nothing is kept, since the encoder changes."""
-        self._data = FrameData(
-            self.config,
-            self.store,
-            self.reader,
-            train_classes=[videos.number for videos in self.classes],
-            mask_side=self.mask_side,
-            device=self.device,
-        )
-
-    def batch(self, pool: Pool, number: int) -> FrameBatch:
-        """Views in random crops, masks and base classes of a pool's clips."""
-        return self._data.batch(pool, number)
-
-    def train_rows(self) -> NDArray[np.int64]:
-        """Rows of all videos of the train classes."""
-        names = self.store.reader.class_names
-        return self.store.rows_of([names[videos.number] for videos in self.classes])
-
-    def seen(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Encode the test views of videos: tokens and embeddings as `EndToEnd.features`."""
-        features = self.reader.encode(rows, self.store.test_positions)
-        return (
-            features.tokens.to(self.device).float(),
-            features.embedding.to(self.device).float(),
-        )
+        return self.head.prepare(self.head.of_encoder(rows, tokens, embedding))

@@ -44,6 +44,11 @@ class FrameStore(FeatureStore):
         """Encoder's own embedding of the segment centres of each clip: (B, T, E) float32."""
         return self._frames.encode(rows, self.test_positions).embedding.float()
 
+    def train_mean(self, rows: NDArray[np.int64], *, seed: int, max_frames: int) -> Tensor:
+        """Mean over a sample of frames: (E,) float32."""
+        sample = self.embedding_sample(rows, seed=seed, max_frames=max_frames)
+        return sample.double().mean(dim=0).float()
+
     def token_sample(self, rows: NDArray[np.int64], *, seed: int, max_tokens: int) -> Tensor:
         """Tokens of whole frames; the draw of `FeatureStore.token_sample`.
 

@@ -1,22 +1,19 @@
-"""What the network sees of a pool: clips in random views, their masks and base classes.
+"""What a step sees of a pool: clips, their masks and base classes, whatever clips are made of.
 
-Shape letters: B = P x M clips of the pool, T frames of a clip, L = g x g grid cells, P stem
-channels, S side of the mask targets.
-
-Everything drawn here is a function of (seed, number of the pool): a resumed run sees the same data.
+Shape letters: B = P x M clips of the pool, T frames of a clip, S side of the mask targets.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from i2st_model.drawing.draws import Stream, Words
 from i2st_model.features import FeatureStore
-from i2st_model.stem_features import StemFeatures
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.mask_sources import (
     MaskTargets,
@@ -25,21 +22,39 @@ from i2st_model.training.mask_sources import (
     masks_wanted,
 )
 from i2st_model.training.pools import Pool
-from i2st_model.training.schedules import random_positions
-from i2st_model.training.view_draws import ViewDraws
 from pipeline.views import may_mirror
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainBatch:
+class Batch:
     """One pool's clips and the episodes among them."""
 
     pool: Pool
-    stem_tokens: Tensor
-    """(B, T, L, P) float32."""
+    seen: Tensor
+    """(B, T, ...) stem tokens, stored features, or uint8 RGB views of frames."""
     masks: MaskTargets | None
+    """None where none supervise."""
     base_classes: Tensor
     """(B,) int64. Position of the clip's class among the train classes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrawnClips:
+    """Clips as one pool shows them."""
+
+    seen: Tensor
+    """(B, T, ...) on the device."""
+    masks: Callable[[int, NDArray[np.int64], NDArray[np.bool_]], tuple[Tensor, Tensor]]
+    """S, (n,) rows of videos, and (B,) which clips' frames and crops show their masks -> coverage
+    (n, T, S, S) and valid (n, T)."""
+
+
+class ClipSource(Protocol):
+    """Where clips come from."""
+
+    def draw(self, rows: NDArray[np.int64], number: int) -> DrawnClips:
+        """Draw clips of (B,) videos: a function of (seed, number of the pool), for resumed runs."""
+        ...
 
 
 class TrainData:
@@ -47,8 +62,8 @@ class TrainData:
 
     Args:
         config: the run's settings.
-        store: where masks come from.
-        stem_features: where clips come from.
+        store: says which masks there are.
+        clips: where clips come from.
         train_classes: class numbers in the order of the base-class head.
         mask_side: S; 0 where the network makes no masks.
         device: where batches go.
@@ -61,21 +76,20 @@ class TrainData:
         self,
         config: TrainConfig,
         store: FeatureStore,
+        clips: ClipSource,
         *,
-        stem_features: StemFeatures,
         train_classes: Sequence[int],
         mask_side: int,
         device: torch.device,
     ) -> None:
-        self.config, self.store, self.device = config, store, device
-        self.stem_features, self.mask_side = stem_features, mask_side
-        self.flips = flips_for(config, store.index.dataset_name)
-        self.views = ViewDraws(config, store)
+        self.clips = clips
+        self._mask_side, self._device = mask_side, device
         self._base_class = {number: place for place, number in enumerate(train_classes)}
         supervised = masks_wanted(config, store, mask_side)
         self.mask_source = mask_sources(config, store, train_classes) if supervised else None
+        """Row of a clip -> row whose masks supervise it."""
 
-    def batch(self, pool: Pool, number: int) -> TrainBatch:
+    def batch(self, pool: Pool, number: int) -> Batch:
         """Make the clips of one pool.
 
         Args:
@@ -86,41 +100,27 @@ class TrainData:
             Clips, masks and episodes, on the device.
         """
         rows = pool.rows.ravel()
-        words = Words(Stream.AUGMENT, self.config.seed, number)
-        positions = random_positions(words, len(rows), self.store.num_stored, self.store.num_frames)
-        mirrored = np.array([self.flips and words.below(2) == 1 for _ in rows])
-        views, mirrored = self.views.draw(number, rows, mirrored)
-        clips = self.stem_features.clips(rows, positions, views)
-        base = [self._base_class[int(number)] for number in pool.classes]
-        return TrainBatch(
+        drawn = self.clips.draw(rows, number)
+        base = [self._base_class[int(class_number)] for class_number in pool.classes]
+        return Batch(
             pool=pool,
-            stem_tokens=flip_tokens(clips, mirrored, self.stem_features.side),
-            masks=self._masks(rows, positions, mirrored, views),
-            base_classes=torch.tensor(base, device=self.device).repeat_interleave(
+            seen=drawn.seen,
+            masks=self._masks(rows, drawn),
+            base_classes=torch.tensor(base, device=self._device).repeat_interleave(
                 pool.rows.shape[1]
             ),
         )
 
-    def _masks(
-        self,
-        rows: NDArray[np.int64],
-        positions: NDArray[np.int64],
-        mirrored: NDArray[np.bool_],
-        views: NDArray[np.int64] | None,
-    ) -> MaskTargets | None:
+    def _masks(self, rows: NDArray[np.int64], drawn: DrawnClips) -> MaskTargets | None:
         if self.mask_source is None:
             return None
-
-        def read(sources: NDArray[np.int64], here: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
-            shown = None if views is None else views[here]
-            return self.store.mask_targets(sources, self.mask_side, positions[here], shown)
-
-        shape = (*positions.shape, self.mask_side, self.mask_side)
-        targets = mask_targets(self.mask_source, rows, shape, read)
-        chosen = torch.from_numpy(mirrored)
-        coverage = targets.coverage
-        coverage[chosen] = coverage[chosen].flip(-1)
-        return MaskTargets(coverage=coverage.to(self.device), valid=targets.valid.to(self.device))
+        side, (clips, frames) = self._mask_side, drawn.seen.shape[:2]
+        targets = mask_targets(
+            self.mask_source, rows, (clips, frames, side, side), partial(drawn.masks, side)
+        )
+        return MaskTargets(
+            coverage=targets.coverage.to(self._device), valid=targets.valid.to(self._device)
+        )
 
 
 def flips_for(config: TrainConfig, dataset_name: str) -> bool:
@@ -128,23 +128,3 @@ def flips_for(config: TrainConfig, dataset_name: str) -> bool:
     if config.flips is not None:
         return config.flips
     return may_mirror(dataset_name)
-
-
-def flip_tokens(tokens: Tensor, mirrored: NDArray[np.bool_], grid: int) -> Tensor:
-    """Reverse the columns of the token grid of the chosen clips.
-
-    Args:
-        tokens: (B, T, S, P) float, the last L of S row-major cells. Changed in place; what comes
-            before the cells has no sides.
-        mirrored: (B,) bool.
-        grid: g, L = g x g.
-
-    Returns:
-        The same tensor.
-    """
-    chosen = torch.from_numpy(np.flatnonzero(mirrored)).to(tokens.device)
-    clips = tokens[chosen]
-    first = tokens.shape[2] - grid * grid
-    clips[:, :, first:] = clips[:, :, first:].unflatten(2, (grid, grid)).flip(3).flatten(2, 3)
-    tokens[chosen] = clips
-    return tokens

@@ -19,7 +19,7 @@ Shape letters: B clips of a pool, E episodes, N way, K shot, q queries per class
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from torch import Tensor, nn
 from i2st_model.checkpoints import load_weights
 from i2st_model.losses import episode_loss
 from i2st_model.training.pools import Pool
+
+Score = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,12 +126,12 @@ class Learner(ABC):
 
 
 def episode_logits(
-    learner: Learner, prepared: Mapping[str, Tensor], pool: Pool
+    score: Score, prepared: Mapping[str, Tensor], pool: Pool
 ) -> tuple[Tensor, Tensor]:
     """Score the episodes of a pool among its prepared clips.
 
     Args:
-        learner: scores.
+        score: as `Learner.score`.
         prepared: every value has first axis B, the clips of ``pool.rows.ravel()``.
         pool: the episodes.
 
@@ -140,17 +142,15 @@ def episode_logits(
     support_ENK = torch.from_numpy(pool.support).to(device)
     query_ENq = torch.from_numpy(pool.query).to(device)
     E, N, q = query_ENq.shape
-    logits_EQN = learner.score(
+    logits_EQN = score(
         {name: value[support_ENK] for name, value in prepared.items()},
         {name: value[query_ENq.flatten(1)] for name, value in prepared.items()},
     )
     return logits_EQN, torch.arange(N, device=device).repeat_interleave(q).expand(E, N * q)
 
 
-def episode_terms(
-    learner: Learner, prepared: Mapping[str, Tensor], pool: Pool
-) -> tuple[Tensor, float]:
+def episode_terms(score: Score, prepared: Mapping[str, Tensor], pool: Pool) -> tuple[Tensor, float]:
     """Mean cross-entropy of a pool's episodes, and the percent of queries that were recognised."""
-    logits_EQN, labels_EQ = episode_logits(learner, prepared, pool)
+    logits_EQN, labels_EQ = episode_logits(score, prepared, pool)
     correct = (logits_EQN.detach().argmax(dim=-1) == labels_EQ).float().mean()
     return episode_loss(logits_EQN, labels_EQ), 100.0 * correct.item()

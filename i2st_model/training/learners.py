@@ -6,15 +6,16 @@ import torch
 
 from i2st_model.drawing.class_videos import ClassVideos
 from i2st_model.end_to_end.encoded_frames import EncodedFrames
-from i2st_model.end_to_end.method_learner import MethodOnFrames
-from i2st_model.end_to_end.network_learner import NetworkOnFrames
+from i2st_model.end_to_end.frame_learner import FrameLearner
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import TRAINED
+from i2st_model.methods.options import split_spec
+from i2st_model.training.cached_learner import CachedLearner
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.learner import Learner
-from i2st_model.training.method_learner import MethodLearner
+from i2st_model.training.method_head import MethodHead
+from i2st_model.training.network_head import NetworkHead
 from i2st_model.training.store import VideoStore
-from i2st_model.training.token_learner import TokenLearner
 from pipeline.errors import ConfigError
 
 
@@ -40,15 +41,13 @@ def build_learner(
         ConfigError: settings contradict each other or the shards.
     """
     assert isinstance(store, FeatureStore)
-    is_network = config.method == TRAINED
-    if is_network and config.options:
+    name, typed = split_spec(config.method)
+    is_network, options = name == TRAINED, {**config.options, **typed}
+    if is_network and options:
         raise ConfigError(
-            f"options.{next(iter(config.options))} is set, method {TRAINED} has no options; a "
+            f"options.{next(iter(options))} is set, method {TRAINED} has no options; a "
             "setting of its network was needed; pass network.NAME=VALUE, or another --method"
         )
-    learner: type[Learner]
-    if isinstance(store.reader, EncodedFrames):
-        learner = NetworkOnFrames if is_network else MethodOnFrames
-    else:
-        learner = TokenLearner if is_network else MethodLearner
-    return learner(config, store, classes=classes, device=device)
+    learner = FrameLearner if isinstance(store.reader, EncodedFrames) else CachedLearner
+    head = NetworkHead if is_network else MethodHead
+    return learner(config, store, head=head, classes=classes, device=device)
