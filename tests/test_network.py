@@ -6,12 +6,14 @@ import math
 
 import pytest
 import torch
+import written_out
 
 from i2st_model import matching
 from i2st_model.config import PRESETS, NetworkConfig, network_config, preset
 from i2st_model.layers import ClipDropout
 from i2st_model.losses import base_class_loss, episode_loss, mask_loss
 from i2st_model.network import build_network
+from i2st_model.projection import DescriptorHead
 from i2st_model.stem import Stem
 from pipeline.errors import ConfigError
 
@@ -31,11 +33,7 @@ def built(name="i2st", **settings):
 
 def awake(name="i2st", **settings):
     """A network in test mode whose zero-initialised outputs have values, as after training."""
-    network = built(name, **settings)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    return network.double().eval()
+    return written_out.awake(built(name, **settings))
 
 
 def episodes(descriptors, way=2, shot=2):
@@ -194,7 +192,9 @@ def test_channel_dropout_drops_whole_channels_of_a_clip():
     assert (dropped[0, 0, 0] != dropped[1, 0, 0]).any()
 
 
-@pytest.mark.parametrize("settings", [{}, {"prototypes": "after_matching"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"prototypes": "after_matching"}, {"cosine_epsilon": 0.3}], ids=str
+)
 @pytest.mark.parametrize("kind", ["pooled", "otam", "compound", "focused"])
 def test_logits_match_a_loop_over_episodes(kind, settings):
     if kind == "focused":
@@ -210,31 +210,34 @@ def test_logits_match_a_loop_over_episodes(kind, settings):
                 if network.config.prototypes == "before_matching":
                     shots = {name: value.mean(0, keepdim=True) for name, value in shots.items()}
                 clip = {name: value[e, q] for name, value in query.items()}
-                total = 0.0
+                total, epsilon = 0.0, network.config.cosine_epsilon
                 for k in range(len(shots["local"])):
-                    total += 0.7 * pair(matching.bi_mhm, clip["local"], shots["local"][k])
-                    total += 0.3 * global_pair(kind, clip, {m: v[k] for m, v in shots.items()})
+                    one = {name: value[k] for name, value in shots.items()}
+                    local = pair(matching.bi_mhm, clip["local"], one["local"], epsilon)
+                    total += 0.7 * local + 0.3 * global_pair(kind, clip, one, epsilon)
                 expected = -8 * total / len(shots["local"])
                 assert found[e, q, n].item() == pytest.approx(expected, abs=1e-10)
 
 
-def pair(distance, first, second):
-    return distance(first[None, None], second[None, None]).item()
+def pair(distance, first, second, epsilon=0.0):
+    return distance(first[None, None], second[None, None], epsilon=epsilon).item()
 
 
-def global_pair(kind, clip, prototype):
+def cosines(first, second, epsilon):
+    lengths = first.norm(dim=-1) * second.norm(dim=-1)
+    return (first * second).sum(dim=-1) / (lengths + epsilon)
+
+
+def global_pair(kind, clip, prototype, epsilon):
     if kind == "focused":
-        one_to_one = global_pair("compound", clip, prototype)
-        costs = 1 - torch.cosine_similarity(
-            clip["focused"].unsqueeze(1), prototype["focused"].unsqueeze(0), dim=-1
-        )
+        one_to_one = global_pair("compound", clip, prototype, epsilon)
+        costs = 1 - cosines(clip["focused"][:, None], prototype["focused"][None], epsilon)
         orders = itertools.permutations(range(len(costs)))
         assigned = min(sum(costs[f, order[f]].item() for f in range(4)) for order in orders) / 4
         return (3 * one_to_one + 4 * 2 * assigned) / 7
     if kind == "otam":
-        return pair(matching.otam, clip["local"], prototype["local"])
-    cosines = torch.cosine_similarity(clip["global"], prototype["global"], dim=-1)
-    return (2 * (1 - cosines)).mean().item()
+        return pair(matching.otam, clip["local"], prototype["local"], epsilon)
+    return (2 * (1 - cosines(clip["global"], prototype["global"], epsilon))).mean().item()
 
 
 @pytest.mark.parametrize("cross_video", ["none", "inter_relation"])
@@ -362,8 +365,23 @@ def test_projection_starts_as_the_leading_components():
     network = built(pca_dim=10, dim=8)
     stem_tokens = torch.randn(3, 10)
     assert torch.equal(network.projection(stem_tokens), stem_tokens[:, :8])
-    wide = built(pca_dim=6, dim=8)
+    wide = built(pca_dim=6, dim=80)
     assert torch.equal(wide.projection(stem_tokens[:, :6])[:, :6], stem_tokens[:, :6])
+    # Features beyond the components begin small, yet not at zero.
+    assert wide.projection.weight[6:].std().item() == pytest.approx(0.02, rel=0.2)
+    assert wide.projection.bias.abs().max() == 0
+
+
+def test_local_descriptor_is_the_normalised_mix_of_image_and_mean_instance():
+    head = written_out.awake(DescriptorHead(tiny()))
+    frames = torch.randn(2, T, 4, 8, dtype=torch.float64)
+    found = head(frames)
+    for b, t in itertools.product(range(2), range(T)):
+        image, *instances = frames[b, t]
+        mixed = head.mix.weight @ torch.cat([image, sum(instances) / 3]) + head.mix.bias
+        centred = mixed - mixed.mean()
+        normed = centred / (centred.square().mean() + 1e-5).sqrt()
+        torch.testing.assert_close(found[b, t], normed * head.norm.weight + head.norm.bias)
 
 
 def test_new_parts_leave_the_weights_of_all_others_as_they_were():

@@ -90,22 +90,6 @@ def test_perception_pools_one_embedding_per_mask_when_told_each(kind):
     assert (found.instances[:, 0] - found.instances[:, 1]).abs().max() > 1e-6
 
 
-def test_masked_pool_pools_the_tokens_under_its_own_mask():
-    config = tiny()
-    perception = build_perception(config)
-    tokens = torch.randn(2, 9, 8)
-    found = perception(tokens, with_masks=True)
-    probability = found.mask_logits.sigmoid()
-    for b in range(2):
-        weights = []
-        for y in range(3):
-            for x in range(3):
-                cell = probability[b, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4].mean().item()
-                weights.append(0.02 + 0.98 * cell)
-        expected = sum(w * t for w, t in zip(weights, tokens[b], strict=True)) / sum(weights)
-        torch.testing.assert_close(found.instances[b, 0], expected)
-
-
 @pytest.mark.parametrize("kind", ["masked_pool", "masked_attention"])
 def test_mask_loss_alone_moves_the_instance_embedding_onto_the_mask(kind):
     perception = build_perception(tiny(instances=kind))
@@ -153,13 +137,6 @@ def test_decoder_is_unused_without_masks(kind):
     assert after.mask_logits is None
     assert torch.equal(after.instances, before.instances)
     assert perception(tokens, with_masks=True).mask_logits.isnan().all()
-
-
-def test_masks_start_with_a_minority_of_the_frame_whatever_the_number_of_instances():
-    for number in (1, 4, 16):
-        config = tiny(num_instances=number)
-        logits = build_perception(config)(torch.randn(8, 9, 8), with_masks=True).mask_logits
-        assert 0.1 < logits.sigmoid().mean().item() < 0.45
 
 
 def test_no_perception_has_no_instances():
