@@ -11,8 +11,9 @@ runs/2026-11-22-hmdb51/
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ CHECKPOINT_NAME = "checkpoint.safetensors"
 INDEX_NAME = "index.json"
 LATEST_NAME = "latest"
 MAX_CONFIG_BYTES = 1 << 24
+STALE_SECONDS = 60.0
 
 
 def new_run_folder(root: Path, name: str, *, today: date) -> Path:
@@ -131,11 +133,21 @@ def name_latest(run_folder: Path) -> None:
     latest = run_folder.parent / LATEST_NAME
     temporary = latest.with_name(f"{LATEST_NAME}.{os.getpid()}.tmp")
     try:
+        _remove_stale(latest)
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(run_folder.name, target_is_directory=True)
         os.replace(temporary, latest)
     except OSError as error:
         raise _explain(error, latest, 0) from error
+
+
+def _remove_stale(latest: Path) -> None:
+    """Remove what processes left that were killed while they moved ``latest``."""
+    for left in latest.parent.glob(f"{LATEST_NAME}.*.tmp"):
+        # Not that of a process that moves it right now, here or on another machine.
+        with suppress(FileNotFoundError):
+            if time.time() - left.lstat().st_mtime > STALE_SECONDS:
+                left.unlink()
 
 
 def discard_unused(folder: Path) -> None:
@@ -223,6 +235,8 @@ def locked(run_folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process holds it, or it cannot be written.
     """
+    if run_folder.exists() and not run_folder.is_dir():
+        raise ConfigError(f"{run_folder} is a file; a folder was needed; pass another --run")
     lock = FolderLock(run_folder)
     try:
         lock.__enter__()

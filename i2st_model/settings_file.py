@@ -32,19 +32,25 @@ def read_settings(path: Path) -> list[str]:
         Words such as ``network.dim=64``, in the order of the file.
 
     Raises:
-        ConfigError: the file is absent, no YAML mapping, or says something twice.
+        ConfigError: the file is absent, empty, no YAML mapping, or says something twice.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path} has more than {MAX_BYTES} bytes; settings were needed")
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        return [f"{name}={text}" for name, text in _flat(_settings(node, path), path, "")]
+        words = [f"{name}={text}" for name, text in _flat(_settings(node, path), path, "")]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         why = " ".join(str(error).split())[:200]
         raise ConfigError(
             f"{path} cannot be read: {why}; a YAML file of settings was needed; write it as "
             "`i2st train --print-config` does"
         ) from None
+    if not words:
+        raise ConfigError(
+            f"{path} holds no setting; name: value lines were needed; write them as "
+            "`i2st train --print-config` does"
+        )
+    return words
 
 
 def write_settings(values: Mapping[str, Any]) -> str:

@@ -340,6 +340,13 @@ def test_a_run_folder_is_held_by_one_process_at_a_time(tmp_path):
         assert (tmp_path / "run").is_dir()
 
 
+def test_a_file_in_place_of_a_run_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(ConfigError, match=r"file is a file; a folder was needed; pass another --r"):
+        locked(tmp_path / "file").__enter__()
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
 def test_a_run_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ConfigError, match="cannot write .*pass another --run"):

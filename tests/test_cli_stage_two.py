@@ -152,7 +152,11 @@ def test_a_run_that_is_there_is_not_overwritten(run):
     line = refusal(*TRAIN, "--run", run)
     assert "holds a run already" in line
     assert "pass --resume" in line
-    assert i2st("train", "--run", run, "--resume").exit_code == 0  # the hint; it was finished
+    done = i2st("train", "--run", run, "--resume")  # the hint; it was finished
+    assert done.exit_code == 0
+    assert done.stderr.count("the run was finished already") == 1
+    assert "is a file; a folder was needed" in refusal(*TRAIN, "--run", run / "log.jsonl")
+    assert "a run was needed" in refusal("train", "--run", run / "log.jsonl", "--resume")
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ from test_training import SMALL, open_store
 from typer.testing import CliRunner
 
 from i2st_model.checkpoints import load_checkpoint, save_checkpoint
-from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, name_latest
+from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, FAULT_NAME, name_latest
 from i2st_model.training import learner as training_learner
 from i2st_model.training import step as training_step
 from i2st_model.training.finite import NotFiniteError
-from i2st_model.training.replay import replay, watched
+from i2st_model.training.replay import discard_fault, replay, watched
 from i2st_model.training.run import train
 from pipeline.errors import CheckpointError, ConfigError, I2STError, ResourceError
 
@@ -116,6 +116,33 @@ def test_gradients_that_are_not_finite_stop_the_run_and_are_named(shards, tmp_pa
     assert "projection.weight" in found.bad_gradients
 
 
+def test_a_fault_is_forgotten_once_the_run_is_past_it(shards, tmp_path, monkeypatch):
+    real, calls, run = training_learner.episode_loss, [], tmp_path / "run"
+
+    def fails_in_fourth(logits, labels):
+        calls.append(1)
+        return real(logits, labels) * (float("inf") if len(calls) == 4 else 1.0)
+
+    monkeypatch.setattr(training_learner, "episode_loss", fails_in_fourth)
+    with pytest.raises(I2STError, match="at step 4 "):
+        train(SMALL, open_store(shards), run)
+    # States are saved after steps 2 and 4; until then the fault may come again.
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, open_store(shards), run, resume=True, on_progress=stop_at(3))
+    assert (run / FAULT_NAME).is_file()
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, open_store(shards), run, resume=True, on_progress=stop_at(5))
+    assert not (run / FAULT_NAME).exists()
+
+
+def test_a_fault_file_is_forgotten_at_the_end_even_if_it_is_damaged(tmp_path):
+    for content in (b"", b"no header"):
+        (tmp_path / FAULT_NAME).write_bytes(content)
+        discard_fault(tmp_path, 6)
+        assert list(tmp_path.iterdir()) == []
+    discard_fault(tmp_path, 6)
+
+
 def test_only_gradients_that_are_not_finite_are_named(shards, tmp_path, monkeypatch):
     real = training_step.backward_pools
 
@@ -168,6 +195,9 @@ def test_replay_command_prints_what_is_not_finite(shards, poisoned, monkeypatch)
     values = json.loads(CliRunner().invoke(cli.app, ["replay", str(run), "--json"]).stdout)
     assert values["reproduced"] is True
     assert values["pools"] == [values["step"] - 1]
+    refused = CliRunner().invoke(cli.app, ["replay", str(run), "--device", "cuda:99"])
+    assert refused.exit_code == 2
+    assert "device 'cuda:99' is not on this machine" in refused.stderr
 
 
 # --- what decides the bits ---
@@ -287,6 +317,25 @@ def test_weights_that_do_not_fit_are_refused(finished, shards, tmp_path):
         train(replace(asked, init_from="nowhere"), open_store(shards), tmp_path / "nowhere")
 
 
+def test_weights_on_another_encoder_are_refused(finished, shards, tmp_path):
+    asked, store = replace(SMALL, init_from=str(finished.run_folder)), open_store(shards)
+    encoder = store.index.fingerprint["encoder"]
+
+    def seen_by(**changes):
+        fingerprint = {**store.index.fingerprint, "encoder": {**encoder, **changes}}
+        store.index = replace(store.index, fingerprint=fingerprint)
+        return train(asked, store, tmp_path / "run")
+
+    with pytest.raises(ConfigError, match="name 'synthetic' there and 'other' here"):
+        seen_by(name="other")
+    with pytest.raises(ConfigError, match=r"weights_sha256 None there and 'ab' here; one encoder"):
+        seen_by(weights_sha256="ab")
+    with pytest.raises(ConfigError, match="embedding_dim None there and 8 here"):
+        seen_by(embedding_dim=8)
+    assert not (tmp_path / "run" / CONFIG_NAME).exists()
+    seen_by(grid=8, image_size=448)  # the same encoder on larger frames
+
+
 # --- kills while files are written ---
 
 
@@ -338,6 +387,18 @@ def test_latest_is_replaced_and_leads_on_after_the_folder_moved(tmp_path):
     (tmp_path / "runs").rename(tmp_path / "moved")
     assert (tmp_path / "moved" / "latest").resolve() == (tmp_path / "moved" / "b")
     assert {path.name for path in Path(tmp_path / "moved").iterdir()} == {"a", "b", "latest"}
+
+
+def test_what_a_kill_left_beside_latest_is_removed_by_the_next_run(tmp_path):
+    (tmp_path / "run").mkdir()
+    old, new = tmp_path / "latest.1.tmp", tmp_path / "latest.2.tmp"
+    for left in (old, new):
+        left.symlink_to("gone", target_is_directory=True)
+    long_ago = time.time() - 3600
+    os.utime(old, (long_ago, long_ago), follow_symlinks=False)
+    name_latest(tmp_path / "run")
+    # The new one may be that of a process that ends right now.
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "latest", "latest.2.tmp"}
 
 
 # --- what is on the disk when ---

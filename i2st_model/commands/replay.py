@@ -1,6 +1,7 @@
 """`i2st replay`: the step that stopped a run, once more, and what in it is not finite."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,9 @@ SHOWN = 5
 def replay(
     run: Annotated[Path, typer.Argument(help="Folder of a run that a loss or gradient stopped.")],
     shards: Shards = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda or cuda:N.  [default: as the run]")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Repeat the step that stopped a run; say which term, module and gradient is not finite."""
@@ -30,7 +34,7 @@ def replay(
     if folder is None:
         raise ConfigError(f"the shards of {run} are not where they were; pass --shards")
     use_threads(recorded.threads)
-    config = recorded.train
+    config = replace(recorded.train, device=device or recorded.train.device)
     store = open_features(folder, config.frames, encoder=config.encoder, device=config.device)
     found = repeat(config, store, run)
     first, last = found.episodes

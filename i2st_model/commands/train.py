@@ -145,11 +145,10 @@ def _fit(
     """Open the shards and train in a folder; the report."""
     from i2st_model.runs import discard_unused, find_newest_shards, name_latest
     from i2st_model.training.run import train as fit
-    from pipeline.devices import resolve_device
 
     with ranks.together():
         folder = shards or find_newest_shards(Path("shards"))
-        device = resolve_device(config.device, ranks.local)
+        device = ranks.own_device(config.device)
         store = open_features(folder, config.frames, encoder=config.encoder, device=device)
     folder = Path(ranks.from_first(lambda: str(run or _new_run(config, store))))
     note(f"run: {folder}")

@@ -13,7 +13,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed
 
-from pipeline.errors import I2STError
+from pipeline.devices import resolve_device
+from pipeline.errors import ConfigError, I2STError
 
 FOREVER = timedelta(days=365)
 """Others wait as long as the first one takes to look at the val split; a process that dies is
@@ -39,6 +40,28 @@ class Ranks:
     def local(self) -> int:
         """Number of this process on its machine, which decides its GPU."""
         return int(os.environ.get("LOCAL_RANK", "0")) if self.count > 1 else 0
+
+    def own_device(self, name: str) -> str:
+        """Device of this process.
+
+        Args:
+            name: auto, cpu, cuda or cuda:N.
+
+        Returns:
+            cpu, or cuda:N with a GPU to each process of this machine.
+
+        Raises:
+            ConfigError: there is no such device, or no GPU is left for this process.
+        """
+        device = resolve_device(name, self.local)
+        if self.count > 1 and device not in ("cpu", f"cuda:{self.local}"):
+            fewer = "start fewer with --nproc-per-node, or pass --device cpu"
+            raise ConfigError(
+                f"device={name} gives process {self.local} of this machine {device}, of "
+                f"{torch.cuda.device_count()} GPUs; one for each process, from 0 on, was needed; "
+                f"{'pass --device cuda' if ':' in name else fewer}"
+            )
+        return device
 
     @property
     def first(self) -> bool:
@@ -135,10 +158,11 @@ def joined_ranks(*, device: str) -> Iterator[Ranks]:
     cuda = device != "cpu" and torch.cuda.is_available()
     # Errors and names travel between CPUs in any case.
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    if cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     distributed.init_process_group(backend, timeout=FOREVER)
     try:
-        yield current_ranks()
+        ranks = current_ranks()
+        if cuda and ranks.local < torch.cuda.device_count():  # else `own_device` says so
+            torch.cuda.set_device(ranks.local)
+        yield ranks
     finally:
         distributed.destroy_process_group()

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from i2st_model.runs import locked
-from i2st_model.training.config import TrainConfig, TrainReport
+from i2st_model.training.config import TrainConfig, TrainProgress, TrainReport
 from i2st_model.training.ranks import current_ranks
 from i2st_model.training.resume import (
     FINISHED,
@@ -43,7 +43,8 @@ def train(
             finished run is left as it is.
         allow_nondeterministic: resume on other threads or another kind of device, too, though the
             last bits of the weights will differ.
-        on_progress: called before the first step and after every logged one.
+        on_progress: called before the first step and after every logged one; once where the run
+            was finished already.
 
     Returns:
         What came of the run.
@@ -57,6 +58,7 @@ def train(
     if store.num_frames != (config.frames or store.num_stored):
         raise ValueError(f"the store has {store.num_frames} frames, the config {config.frames}")
     start, ranks = time.monotonic(), current_ranks()
+    tell = on_progress or (lambda progress: None)
     with ExitStack() as held, own_torch():
         with ranks.together():
             if ranks.first:
@@ -71,10 +73,22 @@ def train(
             )
         )
         if status == FINISHED:
-            return finished_report(config, run_folder, time.monotonic() - start)
+            report = finished_report(config, run_folder, time.monotonic() - start)
+            if ranks.first:
+                tell(_all_done(config, report))
+            return report
         with ranks.together():
             trainer = Trainer(config, store, run_folder, ranks)
             if ranks.first and status == NEW:
                 record_run(config, store, run_folder)
-        trainer.run(on_progress or (lambda progress: None), resume=status == UNFINISHED)
+        trainer.run(tell, resume=status == UNFINISHED)
         return trainer.report(time.monotonic() - start)
+
+
+def _all_done(config: TrainConfig, report: TrainReport) -> TrainProgress:
+    return TrainProgress(
+        step=report.num_steps,
+        num_steps=report.num_steps,
+        episodes=config.episodes,
+        notes=report.notes,
+    )

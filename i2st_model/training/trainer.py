@@ -13,11 +13,15 @@ from i2st_model.runs import CHECKPOINT_NAME, STATE_NAME, StepLog
 from i2st_model.training.ahead import made_ahead
 from i2st_model.training.config import TrainConfig, TrainProgress, TrainReport
 from i2st_model.training.finite import NotFiniteError
-from i2st_model.training.initial import initial_info, take_initial_weights
+from i2st_model.training.initial import (
+    initial_info,
+    require_same_encoder,
+    take_initial_weights,
+)
 from i2st_model.training.learners import build_learner
 from i2st_model.training.outcome import checkpoint_info, seen_classes
 from i2st_model.training.ranks import Ranks
-from i2st_model.training.replay import save_fault
+from i2st_model.training.replay import discard_fault, save_fault
 from i2st_model.training.resume import changed_bits
 from i2st_model.training.setup import INITIAL, NO_ROWS, pool_sampler, torch_seed
 from i2st_model.training.state import Best, load_state, save_state
@@ -25,7 +29,6 @@ from i2st_model.training.step import StepResult, build_optimizer, take_step
 from i2st_model.training.step_pools import require_shared, step_pools
 from i2st_model.training.store import VideoStore
 from i2st_model.training.validation import Validation, val_sampler
-from pipeline.devices import resolve_device
 
 OnProgress = Callable[[TrainProgress], None]
 
@@ -48,7 +51,7 @@ class Trainer:
     ) -> None:
         self.config, self.store, self.run_folder, self.ranks = config, store, run_folder, ranks
         require_shared(config, ranks.count)
-        self.device = torch.device(resolve_device(config.device, ranks.local))
+        self.device = torch.device(ranks.own_device(config.device))
         self.pools = pool_sampler(config, store)
         self.train_classes = [store.reader.class_names[v.number] for v in self.pools.videos]
         self.notes = [
@@ -56,6 +59,8 @@ class Trainer:
             for name in self.pools.dropped
         ]
         self.initial = initial_info(config)
+        if self.initial is not None:
+            require_same_encoder(config, self.initial, store.index.fingerprint)
         # What earlier training saw is not selected on either.
         seen = seen_classes(self.train_classes, self.initial)
         self.val, notes = val_sampler(config, store, seen)
@@ -210,6 +215,7 @@ class Trainer:
                 optimizer=self.optimizer,
                 best=self.best,
             )
+            discard_fault(self.run_folder, step)
 
     def _finish(self) -> None:
         self._log.sync()
@@ -224,6 +230,7 @@ class Trainer:
         )
         save_checkpoint(self.run_folder, self.best.weights, info)
         (self.run_folder / STATE_NAME).unlink(missing_ok=True)
+        discard_fault(self.run_folder, self.num_steps)
 
     def _episodes(self, step: int) -> int:
         return min(self.config.episodes, step * self.config.episodes_per_step)
