@@ -1,14 +1,17 @@
-"""How far a command is, on stderr."""
+"""How far a command is, on stderr; a step that takes long is seen to go on."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Event, Lock, Thread
 
 from pipeline.commands.console import note
 
 SECONDS_PER_LINE = 10
 """Where stderr is no terminal, progress is one line per so many seconds."""
+SILENT_SECONDS = 60
+"""Without a step for so long, a line says that work goes on: a segmenter on a CPU takes minutes."""
 
 Show = Callable[[int, int, str], None]
 """Steps done, steps in all, and a few words."""
@@ -18,21 +21,26 @@ Show = Callable[[int, int, str], None]
 def progress(what: str) -> Iterator[Show]:
     """Show progress on stderr: a bar on a terminal, elsewhere a line per SECONDS_PER_LINE."""
     if not sys.stderr.isatty():
-        yield _lines(what)
+        with _lines(what) as show:
+            yield show
         return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        SpinnerColumn,
         TextColumn,
+        TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
     columns = (
+        SpinnerColumn(),  # it and the time passed move between steps, too
         TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
+        TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[words]}", markup=False),
     )
@@ -41,14 +49,43 @@ def progress(what: str) -> Iterator[Show]:
         yield lambda done, total, words: bar.update(task, completed=done, total=total, words=words)
 
 
-def _lines(what: str) -> Show:
-    last = time.monotonic()
+@contextmanager
+def _lines(what: str) -> Iterator[Show]:
+    lines, ended = _Lines(what), Event()
 
-    def show(done: int, total: int, words: str) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= SECONDS_PER_LINE or done == total:
-            last = now
-            note(f"{what} {done}/{total}" + (f": {words}" if words else ""))
+    def watch() -> None:
+        while not ended.wait(SILENT_SECONDS / 4):
+            lines.break_silence()
 
-    return show
+    watcher = Thread(target=watch, name="progress", daemon=True)
+    watcher.start()
+    try:
+        yield lines.show
+    finally:
+        ended.set()
+        watcher.join()
+
+
+class _Lines:
+    """Lines about steps, for the thread that works and the one that watches it."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._lock = Lock()
+        self._said = self._stepped = time.monotonic()
+        self._count = ""
+
+    def show(self, done: int, total: int, words: str) -> None:
+        with self._lock:
+            now = self._stepped = time.monotonic()
+            self._count = f" {done}/{total}"
+            if now - self._said >= SECONDS_PER_LINE or done == total:
+                self._said = now
+                note(f"{self._what}{self._count}" + (f": {words}" if words else ""))
+
+    def break_silence(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if now - max(self._said, self._stepped) >= SILENT_SECONDS:
+                self._said = now
+                note(f"{self._what}{self._count}: at work for {now - self._stepped:.0f} s")

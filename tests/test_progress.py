@@ -1,0 +1,72 @@
+"""Lines about progress where stderr is no terminal."""
+
+import io
+import re
+import sys
+import threading
+
+import pytest
+
+from pipeline.commands import progress as module
+from pipeline.commands.progress import progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands until it is set."""
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_steps_are_lines_ten_seconds_apart_and_the_last_is_said(clock, capsys):
+    with progress("videos") as show:
+        for second in range(0, 36, 5):
+            clock[0] = second
+            show(second, 36, "fast")
+        show(36, 36, "")
+    said = ["videos 10/36: fast", "videos 20/36: fast", "videos 30/36: fast", "videos 36/36"]
+    assert capsys.readouterr().err.splitlines() == said
+
+
+def test_a_step_that_takes_minutes_is_said_to_go_on_once_a_minute(clock, capsys):
+    lines = module._Lines("videos")
+    for second in (30, 59, 60, 90, 119, 120):
+        clock[0] = second
+        lines.break_silence()
+    assert capsys.readouterr().err.splitlines() == [
+        "videos: at work for 60 s",
+        "videos: at work for 120 s",
+    ]
+    clock[0] = 130
+    lines.show(8, 360, "")
+    for second in (180, 190):
+        clock[0] = second
+        lines.break_silence()
+    assert capsys.readouterr().err.splitlines() == [
+        "videos 8/360",
+        "videos 8/360: at work for 60 s",
+    ]
+
+
+def test_the_watch_runs_beside_the_work_and_ends_with_it(monkeypatch):
+    monkeypatch.setattr(module, "SILENT_SECONDS", 0.01)
+    heard = threading.Event()
+    monkeypatch.setattr(module, "note", lambda sentence: heard.set())
+    with progress("videos"):
+        assert heard.wait(60)
+    assert "progress" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_bar_on_a_terminal_shows_the_time_that_passes(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stderr = Terminal()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with progress("videos") as show:
+        show(3, 7, "2/s")
+    assert re.search(r"videos.*3/7.*0:00:0\d.*2/s", stderr.getvalue())
