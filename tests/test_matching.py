@@ -177,6 +177,14 @@ def test_sequence_distances_ignore_the_length_of_vectors(clips, distance):
     torch.testing.assert_close(distance(7 * query, prototypes / 3), distance(query, prototypes))
 
 
+@pytest.mark.parametrize("many", [1, 40])
+def test_distances_of_short_vectors_are_those_of_their_directions(many):
+    query, prototypes = torch.randn(1, many, T, D).double(), torch.randn(1, many, T, D).double()
+    for distance in (matching.frame_costs, matching.global_distance):
+        short = distance(1e-4 * query, 1e-5 * prototypes)
+        torch.testing.assert_close(short, distance(query, prototypes))
+
+
 def test_bi_mhm_is_zero_for_equal_clips_and_four_for_opposite_ones():
     frames = torch.ones(1, 1, T, D, dtype=torch.float64)
     assert matching.bi_mhm(frames, frames).item() == pytest.approx(0, abs=1e-12)

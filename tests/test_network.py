@@ -478,6 +478,20 @@ def test_stem_does_not_depend_on_the_sign_of_the_sample_order():
     torch.testing.assert_close(first.components, second.components, atol=1e-4, rtol=1e-4)
 
 
+def test_stem_components_point_where_their_largest_entry_is_positive():
+    stem = Stem(tiny())
+    for sample in (torch.randn(60, C), -torch.randn(80, C) * torch.arange(1.0, 1 + C)):
+        stem.fit(sample)
+        for component in stem.components.T:
+            assert component[component.abs().argmax()] > 0
+
+
+def test_stem_of_tokens_that_are_all_alike_stays_finite():
+    stem = Stem(tiny())
+    stem.fit(torch.full((20, C), 3.0))
+    assert torch.isfinite(stem(torch.randn(2, T, L, C))).all()
+
+
 def test_stem_takes_half_precision_tokens():
     stem = built().stem
     tokens = torch.randn(2, T, L, C).half()
