@@ -4,28 +4,20 @@ One difference, four intervals, since "could this be chance?" has four meanings:
 these videos, other videos of these classes, other classes, other trainings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from i2st_model.comparing.bootstrap import class_half_width
-from i2st_model.comparing.clusters import class_scores, gains_of, video_variance
+from i2st_model.comparing.intervals import difference_intervals
+from i2st_model.comparing.pairing import require_pairs, require_same_episodes
 from i2st_model.records.results import Result
-from i2st_model.statistics import (
-    Z_95,
-    Accuracy,
-    Interval,
-    mean_accuracy,
-    paired_difference,
-    seed_interval,
-)
-from pipeline.errors import ConfigError
+from i2st_model.statistics import Accuracy, Interval, mean_accuracy
 
 QUESTIONS = {
     "episodes": "would other episodes of these videos say the same?",
-    "videos": "would other videos of these classes?",
+    "videos": "would other videos of these classes? Clips of one source count as independent.",
     "classes": "would other classes, with their own videos?",
     "seeds": "would other trainings?",
 }
@@ -40,7 +32,8 @@ class Comparison:
     """Mean over training seeds."""
     second: Accuracy
     intervals: dict[str, Interval | None]
-    """By the keys of `QUESTIONS`; None where the data cannot tell."""
+    """By the keys of `QUESTIONS`; None where the data cannot tell, and where nothing varies: an
+    interval of no length would look certain of what nobody knows."""
     why_not: dict[str, str]
     """Why an interval is absent; methods without training have no seeds to speak of."""
     num_classes: int
@@ -51,6 +44,8 @@ class Comparison:
     """Whether either side knows the names of the classes it is tested on."""
     one_training: tuple[bool, bool] = (False, False)
     """Whether either side is a single training beside several: its luck is not in ``seeds``."""
+    runs: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """Training runs of either side, in words; none for methods without training."""
     seen: tuple[str, str] = ("", "")
     """What of the videos either side saw, in words: frames of a clip, and whose encoder."""
 
@@ -75,6 +70,7 @@ class Comparison:
             "num_seeds": self.num_seeds,
             "uses_class_names": list(self.uses_class_names),
             "one_training": list(self.one_training),
+            "runs": [list(side) for side in self.runs],
             "seen": list(self.seen),
         }
 
@@ -95,78 +91,20 @@ def compare(first: Sequence[Result], second: Sequence[Result]) -> Comparison:
     """
     require_same_episodes([*first, *second])
     require_pairs(len(first), len(second))
-    gains, episodes = gains_of(first, second), first[0].episodes
     per_episode = [np.mean([one.per_episode for one in side], axis=0) for side in (first, second)]
-    over_episodes = paired_difference(per_episode[0], per_episode[1])
-    scores, by_chance = class_scores(gains)
-    halves = {"episodes": over_episodes.half_width, "videos": None, "classes": None}
-    # Other videos bring other episodes, other classes other videos.
-    least = over_episodes.half_width
-    variance = video_variance(gains)
-    if variance is not None:
-        halves["videos"] = least = max(100 * Z_95 * variance**0.5, least)
-    half = class_half_width(scores, by_chance)
-    if half is not None:
-        halves["classes"] = max(100 * half / gains.own.size, least)
-    intervals = {name: _around(over_episodes.mean, half) for name, half in halves.items()}
-    intervals["seeds"] = seed_interval(_per_seed(first, second))
+    found = difference_intervals(first, second)
     return Comparison(
         first=mean_accuracy(per_episode[0]),
         second=mean_accuracy(per_episode[1]),
-        intervals=intervals,
-        why_not=_why_not(intervals, trained=any(one.made_by.run for one in [*first, *second])),
-        num_classes=len(scores),
-        num_videos=len(episodes.video_ids),
+        intervals=found.intervals,
+        why_not=found.why_not,
+        num_classes=len(np.unique(first[0].episodes.classes)),
+        num_videos=len(first[0].episodes.video_ids),
         num_seeds=max(len(first), len(second)),
         uses_class_names=(_knows_names(first), _knows_names(second)),
+        runs=(_runs(first), _runs(second)),
         one_training=(_is_one_of(first, second), _is_one_of(second, first)),
         seen=(_seen(first), _seen(second)),
-    )
-
-
-def require_pairs(first: int, second: int) -> None:
-    """Refuse numbers of training seeds that cannot be paired.
-
-    Args:
-        first: results of one side.
-        second: of the other.
-
-    Raises:
-        ConfigError: both sides have several, and not equally many.
-    """
-    if first != second and 1 not in (first, second):
-        raise ConfigError(
-            f"{first} runs beside {second}; as many on both sides, or one on either, were needed; "
-            "leave some out"
-        )
-
-
-def require_same_episodes(results: Sequence[Result]) -> None:
-    """Refuse results on different episodes, saying how they differ.
-
-    Args:
-        results: at least one.
-
-    Raises:
-        ConfigError: two of them are on different episodes.
-    """
-    mine = results[0].episodes
-    for other in results[1:]:
-        if other.episodes is mine or mine.same_episodes(other.episodes):
-            continue
-        ours, theirs = _shape_words(results[0]), _shape_words(other)
-        how = f"{ours}, and {theirs}" if ours != theirs else f"{ours}, but of other clips"
-        raise ConfigError(
-            f"the results are on different episodes ({how}); the same were needed for pairs; "
-            "evaluate both with the same --episode-file"
-        )
-
-
-def _shape_words(result: Result) -> str:
-    episodes = result.episodes
-    return (
-        f"{episodes.num_episodes} {episodes.way}-way {episodes.shot}-shot of {episodes.dataset} "
-        f"{episodes.split} with {episodes.queries} queries per class, seed {episodes.seed}"
     )
 
 
@@ -178,27 +116,9 @@ def _is_one_of(side: Sequence[Result], other: Sequence[Result]) -> bool:
     return len(side) == 1 < len(other) and side[0].made_by.run is not None
 
 
+def _runs(side: Sequence[Result]) -> tuple[str, ...]:
+    return tuple(one.made_by.run_words() for one in side if one.made_by.run is not None)
+
+
 def _seen(side: Sequence[Result]) -> str:
     return " or ".join(sorted({one.made_by.seen() for one in side}))
-
-
-def _around(mean: float, half: float | None) -> Interval | None:
-    return None if half is None else Interval(mean=mean, low=mean - half, high=mean + half)
-
-
-def _per_seed(first: Sequence[Result], second: Sequence[Result]) -> list[float]:
-    pairs = max(len(first), len(second))
-    ours, theirs = list(first) * (pairs // len(first)), list(second) * (pairs // len(second))
-    return [float(a.correct.mean() - b.correct.mean()) for a, b in zip(ours, theirs, strict=True)]
-
-
-def _why_not(intervals: Mapping[str, Interval | None], *, trained: bool) -> dict[str, str]:
-    absent = [name for name, one in intervals.items() if one is None]
-    return {name: _WHY_NOT[name] for name in absent if name != "seeds" or trained}
-
-
-_WHY_NOT = {
-    "videos": "a class has no more videos than an episode takes",
-    "classes": "three classes or fewer say nothing about others",
-    "seeds": "one training tells nothing of others; pass runs with other seeds, A,B,C",
-}

@@ -4,11 +4,8 @@ Shape letters: V videos, E episodes, N way, q queries per class.
 """
 
 import copy
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,19 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from i2st_model.checkpoints import Checkpoint
-from i2st_model.end_to_end.encoded_frames import EncodedFrames
 from i2st_model.evaluating.config import EvaluateConfig
 from i2st_model.evaluating.engine import PreparedVideos, predict
 from i2st_model.evaluating.episode_draws import draw_episodes
 from i2st_model.evaluating.evaluated import Evaluation, evaluation_of
+from i2st_model.evaluating.provenance import provenance_of
 from i2st_model.evaluating.scoring import prepare_videos
 from i2st_model.features import FeatureStore
-from i2st_model.leaks import require_unseen, seen_by_run
+from i2st_model.leaks import require_unseen
 from i2st_model.methods.base import FewShotMethod
 from i2st_model.methods.clips import Clips
 from i2st_model.records.episode_checks import rows_of
 from i2st_model.records.episode_sets import EpisodeSet
-from i2st_model.records.results import Provenance, Result
+from i2st_model.records.results import Result
 from pipeline.devices import resolve_device
 
 __all__ = ["EvaluateConfig", "EvaluateProgress", "Evaluation", "evaluate", "evaluate_sets"]
@@ -104,9 +101,9 @@ def evaluate_sets(
     rows = [rows_of(episodes, store) for episodes in sets]
     if checkpoint is not None:
         for episodes in sets:
-            _refuse_seen(checkpoint, episodes)
+            require_unseen(checkpoint, episodes)
     prepared = prepare(method, store, np.unique(np.concatenate(rows)), config)
-    made_by = _provenance(method, store, config, checkpoint)
+    made_by = provenance_of(method, store, checkpoint, precision=config.precision)
     total, done, found = sum(episodes.num_episodes for episodes in sets), 0, []
     for episodes, own in zip(sets, rows, strict=True):
 
@@ -161,43 +158,3 @@ def prepare(
         )
 
     return PreparedVideos(method=used, tensors=prepare_videos(rows, make), rows=rows)
-
-
-def _refuse_seen(checkpoint: Checkpoint, episodes: EpisodeSet) -> None:
-    seen = seen_by_run(checkpoint.info, episodes.class_names, episodes.video_ids)
-    require_unseen(
-        seen,
-        num_classes=len(episodes.class_names),
-        num_videos=len(episodes.video_ids),
-        run=checkpoint.path.parent,
-    )
-
-
-def _provenance(
-    method: FewShotMethod,
-    store: FeatureStore,
-    config: EvaluateConfig,
-    checkpoint: Checkpoint | None,
-) -> Provenance:
-    trained: dict[str, Any] = {}
-    if checkpoint is not None:
-        run, sha256 = _name_and_sha256(checkpoint.path)
-        seed = checkpoint.info.train.get("seed")
-        trained = {"run": run, "checkpoint_sha256": sha256, "train_seed": seed}
-    reader = store.reader
-    if isinstance(reader, EncodedFrames) and reader.weights_of is not None:
-        run, sha256 = _name_and_sha256(reader.weights_of)
-        trained |= {"encoder_run": run, "encoder_sha256": sha256}
-    return Provenance(
-        method=method.name,
-        uses_class_names=method.uses_class_names,
-        digest=store.index.digest,
-        precision=config.precision,
-        frames=store.num_frames,
-        **trained,
-    )
-
-
-def _name_and_sha256(checkpoint: Path) -> tuple[str, str]:
-    # By the name it keeps: `latest` leads to another run tomorrow.
-    return checkpoint.parent.resolve().name, hashlib.sha256(checkpoint.read_bytes()).hexdigest()

@@ -9,13 +9,13 @@ tells nothing, such as class/0001, counts with its folder.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from i2st_model.checkpoints import CheckpointInfo
+from i2st_model.checkpoints import Checkpoint, CheckpointInfo
 from i2st_model.drawing.class_videos import ClassVideos
+from i2st_model.records.episode_sets import EpisodeSet
 from pipeline.errors import ConfigError
 from pipeline.manifests import spelling
 
@@ -107,27 +107,33 @@ def seen_by_run(info: CheckpointInfo, class_names: Sequence[str], video_ids: Seq
     return find_seen(info.train_classes, hashes, class_names, video_ids)
 
 
-def require_unseen(seen: Seen, *, num_classes: int, num_videos: int, run: Path) -> None:
+DRAWN = "choose another split or run, or leave them out with --drop-seen"
+REPLAYED = "choose another run, or draw episodes without them: --drop-seen in place of the file"
+"""What to do about a refusal, where episodes are drawn and where they come from a file."""
+
+
+def require_unseen(checkpoint: Checkpoint, episodes: EpisodeSet, *, remedy: str = DRAWN) -> None:
     """Refuse an evaluation of what training saw.
 
     Args:
-        seen: what `find_seen` found.
-        num_classes: that were to be evaluated.
-        num_videos: that were to be evaluated.
-        run: folder of the training run, for the message.
+        checkpoint: of the training run.
+        episodes: to be evaluated; every class and video that they are drawn from counts.
+        remedy: what to do about it.
 
     Raises:
         ConfigError: says how many classes and videos, and names the first.
     """
+    names, ids = episodes.class_names, episodes.video_ids
+    seen = seen_by_run(checkpoint.info, names, ids)
     if not seen:
         return
-    classes = f"{len(seen.classes)} of {num_classes} evaluated classes"
-    videos = f"{len(seen.videos)} of {num_videos} evaluated videos"
-    what, names = (classes, seen.classes) if seen.classes else (videos, seen.videos)
+    classes = f"{len(seen.classes)} of {len(names)} evaluated classes"
+    videos = f"{len(seen.videos)} of {len(ids)} evaluated videos"
+    what, first = (classes, seen.classes) if seen.classes else (videos, seen.videos)
     also = f", and {videos} ({_first(seen.videos, most=1)})" if seen.classes and seen.videos else ""
     raise ConfigError(
-        f"{what} were trained on by {run}: {_first(names)}{also}; few-shot accuracy needs unseen "
-        "classes and videos; choose another split or run, or leave them out with --drop-seen"
+        f"{what} were trained on by {checkpoint.path.parent}: {_first(first)}{also}; few-shot "
+        f"accuracy needs unseen classes and videos; {remedy}"
     )
 
 

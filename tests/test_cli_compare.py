@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from synthetic_shards import make_shards
 from typer.testing import CliRunner
 
 import cli
+from i2st_model.checkpoints import load_checkpoint, save_checkpoint
 from i2st_model.comparison import compare
 from i2st_model.records.results import load_results
 
@@ -53,6 +56,7 @@ def place(tmp_path_factory):
             "evaluate", *FEW, "--method", "otam,bi_mhm,i2st", *runs, "--shot", "1,3", "--save", "r"
         )
         done("evaluate", *FEW, "--method", "otam", "--seed", 5, "--save", "other")
+        done("evaluate", *FEW, "--method", "otam", "--shot", "1,3", "--save", "again")
     return folder
 
 
@@ -94,8 +98,10 @@ def test_folder_without_a_run_does_not_hide_the_method_of_its_name(place):
 
 def test_runs_are_paired_by_seed():
     straight = found("compare", "runs/seed0,runs/seed1", "runs/seed1,runs/seed0", *FEW)
-    assert straight["cells"][0]["difference"] == 0
-    assert straight["cells"][0]["intervals"]["seeds"] == [0, 0]
+    (cell,) = straight["cells"]
+    assert cell["difference"] == 0
+    assert cell["num_seeds"] == 2
+    assert cell["why_not"]["seeds"].startswith("no query differs")
 
 
 def test_table_says_which_interval_answers_what():
@@ -125,12 +131,95 @@ def test_table_says_which_interval_answers_what():
         (["nonsense", "otam"], "unknown method 'nonsense'; known: bi_mhm"),
         (["shards", "otam"], "shards/config.json is absent; a run was needed"),
         (["otam,", "otam"], "A 'otam,' holds an empty name"),
-        (["otam,bi_mhm,protonet", "runs/seed0,runs/seed1"], "3 runs beside 2; as many on both"),
+        (["otam,bi_mhm", "otam"], "A: otam and bi_mhm differ in .* seed: method 'otam' there and"),
+        (["r@i2st", "again,r@otam"], "B: again and r@otam are one method without training; train"),
+        (["r@otam", "runs/seed0,./runs/seed0"], "B: runs/seed0 and .* are one training; .*leave"),
         (["otam", "bi_mhm", "--format", "html"], "format='html' is unknown"),
     ],
 )
 def test_compare_refuses_in_one_line(words, message):
     assert re.search(message, refusal("compare", *words))
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Makes a finished run out of runs/seed0: other weights, and what else is given."""
+
+    def make(name, *, seed=5, train_classes=None, **settings):
+        run = tmp_path / name
+        shutil.copytree("runs/seed0", run)
+        kept = load_checkpoint(run)
+        weights = {name: value.clone() for name, value in kept.weights.items()}
+        next(value for value in weights.values() if value.is_floating_point()).mul_(1.01)
+        train = {**kept.info.train, "seed": seed, **settings.pop("train", {})}
+        values = {"train_classes": train_classes or kept.info.train_classes, **settings}
+        save_checkpoint(run, weights, replace(kept.info, train=train, **values))
+        return run
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 0}, "are both of seed 0; trainings of one .* seeds were needed; leave one out$"),
+        ({"train": {"beta": 0.5}}, "differ in more than the seed: beta 1.0 there and 0.5 here; "),
+        ({"train": {"classes": ["a"]}}, r"the seed: classes None there and \['a'\] here"),
+        ({"digest": "0" * 64}, "the seed: digest '.*' there and '0{64}' here"),
+        ({"train_classes": ["train 0"]}, "the seed: train class 'train 1', which one of them lac"),
+    ],
+    ids=str,
+)
+def test_runs_of_a_side_differ_in_nothing_but_the_seed(trained, tmp_path, changed, message):
+    other = trained("other", **changed)
+    line = refusal("compare", f"runs/seed0,{other}", "otam", *FEW)
+    assert re.search(f"A: runs/seed0 and {other} .*{message}", line)
+    done("evaluate", *FEW, "--run", "runs/seed0", "--run", other, "--save", tmp_path / "two")
+    line = refusal("compare", "r@otam", tmp_path / "two")
+    assert re.search(rf"B: .*two \(run seed0\) and .*two \(run other\) .*{message}", line)
+    done("compare", "runs/seed0", other, *FEW)  # one against the other
+
+
+def test_seeds_are_compared_whatever_else_decides_no_weight(trained):
+    other = trained("other", train={"device": "cuda", "log_every": 7})
+    (cell,) = found("compare", f"runs/seed0,{other}", "otam", *FEW)["cells"]
+    assert (cell["num_seeds"], cell["runs"][1]) == (2, [])
+    assert [words.split(", ")[:2] for words in cell["runs"][0]] == [
+        ["run seed0", "seed 0"],
+        ["run other", "seed 5"],
+    ]
+
+
+def test_unequal_numbers_of_runs_are_refused_before_anything_is_evaluated(trained):
+    three = f"runs/seed0,runs/seed1,{trained('third')}"
+    result = i2st("compare", three, "runs/seed0,runs/seed1", *FEW)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()  # not even the shards were opened
+    assert "3 runs beside 2; as many on both sides, or one on either" in line
+    done("compare", three, "runs/seed0", *FEW)  # the hint
+
+
+def test_a_file_and_a_run_are_seeds_of_one_side(trained, tmp_path):
+    done("evaluate", *FEW, "--run", "runs/seed0", "--save", tmp_path / "one")
+    (cell,) = found("compare", f"{tmp_path / 'one'},runs/seed1", "otam")["cells"]
+    assert cell["num_seeds"] == 2
+    line = refusal("compare", f"{tmp_path / 'one'},{trained('b', train={'beta': 2.0})}", "otam")
+    assert "beta 1.0 there and 2.0 here" in line
+
+
+def test_methods_stand_for_runs_of_the_shards_that_files_and_flags_are_about(tmp_path):
+    make_shards(Path("shards") / "longer", name="longer", classes=(6, 5, 6), seed=1)
+    done(*TRAIN, "--shards", "shards/longer", "--run", "runs/longer", "--seed", 9)
+    try:
+        assert "run: runs/longer" in done("compare", "i2st", "otam", *FEW).stderr
+        assert "run: runs/seed1" in done("compare", "i2st", "r@otam").stderr
+        for words in (["evaluate"], ["compare", "i2st", "otam"]):
+            shown = done(*words, *FEW, "--shards", "shards/toy").stderr
+            assert "run: runs/seed1" in shown
+            assert "was trained on" not in shown
+    finally:
+        shutil.rmtree("runs/longer")
+        shutil.rmtree("shards/longer")
 
 
 def test_sides_that_saw_other_frames_are_said_in_one_note():

@@ -1,8 +1,10 @@
 """`i2st evaluate` with many methods and cells, `--save`, episode files, and `i2st episodes`."""
 
+import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +80,7 @@ def test_methods_ways_and_shots_make_one_table_of_the_single_figures():
     for word in ("4-way 1-shot", "4-way 3-shot", "5-way 1-shot", "5-way 3-shot"):
         assert word in shown.stdout
     for number, name in enumerate(methods):
-        (line,) = [line for line in lines if name in line]
+        (line,) = [line for line in lines if line.startswith(f"{name} ")]
         for one in found[4 * number : 4 * number + 4]:
             assert f"{one['accuracy']:.2f}" in line
     assert "run: runs/seed1" in shown.stderr
@@ -93,6 +95,46 @@ def test_every_form_holds_the_figures(form):
     for one in found:
         assert f"{one['accuracy']:.2f}"[:4] in text
         assert one["method"] in text
+
+
+def test_tables_name_runs_by_what_outlives_their_folders():
+    sha256 = hashlib.sha256(Path("runs/seed1/checkpoint.safetensors").read_bytes()).hexdigest()
+    said = f"i2st: run seed1, seed 1, checkpoint {sha256[:12]}."
+    for form, mark in (("latex", "% "), ("table", ""), ("markdown", "")):
+        lines = done("evaluate", *FEW, "--method", "otam,i2st", "--format", form).stdout.split("\n")
+        (line,) = [line for line in lines if "run seed1" in line]
+        assert line == mark + said
+        (data,) = [line for line in lines if line.startswith(f"{mark}toy test: mean accuracy")]
+        assert "of 60 episodes with 1 query per class, seed 0" in data
+        assert re.search(r"digest [0-9a-f]{12}\.$", data)
+
+
+def test_classes_are_printed_as_methods_are():
+    asked = ["evaluate", *FEW, "--way", 4]
+    alone = done(*asked, "--method", "otam").stdout.splitlines()
+    several = done(*asked, "--method", "otam,i2st", "--per-class").stdout.splitlines()
+    assert alone[0] == "class   accuracy"
+    assert several[0].split() == ["class", "otam", "4w1s", "i2st", "4w1s"]
+    assert set(alone[1]) == set(several[1]) == {"-", " "}
+    found = json.loads(done(*asked, "--method", "otam", "--json").stdout)["per_class"]
+    shown = dict(re.fullmatch(r"(test \d) +([\d.]+)", line).groups() for line in alone[2:7])
+    assert shown == {name: f"{accuracy:.1f}" for name, accuracy in found.items()}
+    assert [line.split()[2] for line in several[2:7]] == list(shown.values())
+    assert alone[7].startswith("otam on toy test (5 classes, 40 videos), 4-way 1-shot, 60 episodes")
+
+
+def test_val_accuracies_of_a_run_that_val_has_chosen_are_said_to_be_optimistic(tmp_path):
+    run = tmp_path / "chosen"
+    shutil.copytree("runs/seed0", run)
+    kept = load_checkpoint(run)
+    save_checkpoint(run, kept.weights, replace(kept.info, selected="val"))
+    said = "the val split has chosen the weights of chosen, so accuracies on it are optimistic"
+    asked = ["evaluate", *FEW, "--run", run, "--run", "runs/seed0", "--split"]
+    assert done(*asked, "val").stderr.count(said) == 1
+    assert "has chosen" not in done(*asked, "test").stderr
+    assert "has chosen" not in done("evaluate", *FEW, "--split", "val").stderr  # selected: last
+    done("evaluate", *FEW, "--run", run, "--split", "val", "--save", tmp_path / "r")
+    assert done("compare", tmp_path / "r", "otam").stderr.count(said) == 1
 
 
 def test_several_runs_of_one_method_stand_in_rows_of_their_own():
@@ -295,10 +337,31 @@ def test_what_training_saw_is_refused_and_dropped_on_demand(leaky, tmp_path):
         assert one.episodes.class_names == ("test 0", "test 1", "test 2", "test 4")
         assert len(one.episodes.video_ids) == 30
         assert not {"test 0/00", "test 0/01"} & set(one.episodes.video_ids)
+
+
+def test_replayed_episodes_that_training_saw_are_refused_with_a_hint_that_works(leaky, tmp_path):
     done("episodes", "make", tmp_path / "e", *FEW)
-    assert "evaluated classes were trained on" in refusal(
-        2, "evaluate", "--run", leaky, "--episode-file", tmp_path / "e"
-    )
+    asked = ["evaluate", "--run", leaky, "--way", 4, *FEW]
+    line = refusal(2, "evaluate", "--run", leaky, "--episode-file", tmp_path / "e")
+    assert "1 of 5 evaluated classes were trained on" in line
+    hint = "; choose another run, or draw episodes without them: --drop-seen in place of the file"
+    assert line.endswith(hint)
+    done(*asked, "--drop-seen")
+    done("evaluate", "--method", "otam", *FEW, "--save", tmp_path / "r")
+    assert refusal(2, "compare", leaky, tmp_path / "r").endswith(hint)
+    done("compare", leaky, "otam", "--way", 4, *FEW, "--drop-seen")
+
+
+def test_classes_left_with_too_few_videos_are_named(leaky):
+    # Of test 0's 8 videos two were trained on.
+    asked = ["evaluate", "--run", leaky, "--drop-seen", "--way", 3, "--shot", 6, *FEW]
+    assert "'test 0' of split 'test' of toy without what training saw has 6" in refusal(2, *asked)
+    found = done(*asked, "--drop-small-classes", "--json")
+    assert "left out, as too few videos are there: 'test 0'\n" in found.stderr
+    values = json.loads(found.stdout)
+    assert values["dropped_classes"] == ["test 0"]
+    assert list(values["per_class"]) == ["test 1", "test 2", "test 4"]
+    assert json.loads(done("evaluate", *FEW, "--json").stdout)["dropped_classes"] == []
 
 
 def test_clean_runs_are_not_refused():

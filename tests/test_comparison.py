@@ -18,7 +18,8 @@ from i2st_model.comparing.clusters import (
 )
 from i2st_model.comparing.comparison_table import comparison_table
 from i2st_model.comparing.folds import join_folds
-from i2st_model.comparison import compare, require_pairs
+from i2st_model.comparing.pairing import require_pairs
+from i2st_model.comparison import compare
 from i2st_model.records.results import Result
 from i2st_model.statistics import Interval, seed_interval, t_quantile
 from pipeline.errors import ConfigError
@@ -202,12 +203,30 @@ def test_class_half_width_needs_four_classes_and_some_spread():
 # --- comparisons ---
 
 
-def test_compare_of_a_method_with_itself_is_nothing_at_all():
+def test_compare_says_that_no_query_differs_where_none_does():
     first, _ = pair(0, episodes=100)
     found = compare([first], [first])
     assert found.difference == 0
-    shown = {name: str(one) for name, one in found.intervals.items() if one}
-    assert shown == dict.fromkeys(("episodes", "videos", "classes"), "+0.00 [+0.00, +0.00]")
+    assert found.intervals == dict.fromkeys(("episodes", "videos", "classes", "seeds"))
+    why = "no query differs, both sides are right on the same ones"
+    assert found.why_not == dict.fromkeys(("episodes", "videos", "classes"), why)
+    notes = comparison_table(("a", "b"), [first.episodes], [found]).notes
+    assert f"no interval over episodes, videos, classes: {why}." in notes
+
+
+def test_what_differs_by_the_same_everywhere_has_no_interval():
+    first, second = pair(0, episodes=100)
+    right = np.broadcast_to(np.arange(5)[None, :, None], first.predicted.shape)
+    one_wrong = right.copy()
+    one_wrong[:, 0] = (
+        1  # of 5 queries one: 20 points in every episode, and no pair of seeds differs
+    )
+    sides = [[replace(r, predicted=p) for r in (first, second)] for p in (right, one_wrong)]
+    found = compare(*sides)
+    assert found.difference == pytest.approx(20)
+    assert found.intervals["episodes"] is found.intervals["seeds"] is None
+    assert found.why_not["episodes"] == "every episode differs by the same"
+    assert found.why_not["seeds"] == "every pair of trainings differs by the same"
 
 
 def test_compare_turns_around_with_its_sides():
@@ -229,10 +248,10 @@ def test_compare_turns_around_with_its_sides():
 
 def test_wider_questions_have_intervals_that_are_never_narrower(monkeypatch):
     first, second = pair(1, episodes=300)
-    monkeypatch.setattr("i2st_model.comparison.class_half_width", lambda *_: 1e-9)
+    monkeypatch.setattr("i2st_model.comparing.intervals.class_half_width", lambda *_: 1e-9)
     found = compare([first], [second]).intervals
     assert found["classes"].half_width == pytest.approx(found["videos"].half_width)
-    monkeypatch.setattr("i2st_model.comparison.video_variance", lambda _: 1e-12)
+    monkeypatch.setattr("i2st_model.comparing.intervals.video_variance", lambda _: 1e-12)
     found = compare([first], [second]).intervals
     assert found["videos"] == found["classes"] == found["episodes"]
 

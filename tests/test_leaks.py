@@ -94,18 +94,25 @@ def test_a_run_without_hashes_is_checked_for_classes_alone(tmp_path):
 
 
 def test_refusal_counts_classes_and_videos_and_names_the_first(tmp_path):
-    seen = Seen(classes=("RideBike",), videos=tuple(SHARED))
+    ids = [*SHARED, *(f"{n}" for n in range(300_000, 302_392))]
+    episodes = SimpleNamespace(class_names=("RideBike", "jump"), video_ids=ids)
+
+    def trained(classes, videos):
+        hashes = video_hashes(videos).tolist()
+        info = SimpleNamespace(train_classes=classes, train_video_hashes=hashes)
+        return SimpleNamespace(path=tmp_path / "checkpoint.safetensors", info=info)
+
     message = (
         r"1 of 2 evaluated classes were trained on by .*: 'RideBike', and 8 of 2400 evaluated "
         r"videos \('88644' and 7 more\); few-shot .* with --drop-seen"
     )
     with pytest.raises(ConfigError, match=message):
-        require_unseen(seen, num_classes=2, num_videos=2400, run=tmp_path)
+        require_unseen(trained(["ride_bike"], SHARED), episodes)
     with pytest.raises(
         ConfigError, match="8 of 2400 evaluated videos were trained on by .*'88644'"
     ):
-        require_unseen(Seen(videos=seen.videos), num_classes=2, num_videos=2400, run=tmp_path)
-    require_unseen(Seen(), num_classes=2, num_videos=2400, run=tmp_path)
+        require_unseen(trained(["run"], SHARED), episodes)
+    require_unseen(trained(["run"], ["1"]), episodes)
 
 
 def test_what_was_seen_is_left_out_with_its_groups():

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from i2st_model.evaluating.method_runs import (
-    MethodRun,
+from i2st_model.evaluating.method_runs import MethodRun, is_trained, run_labels
+from i2st_model.evaluating.run_choice import (
+    Content,
     choose_method_runs,
-    is_trained,
     newest_run_of,
+    with_newest_runs,
 )
 from pipeline.errors import BackendError, ConfigError
 
@@ -98,3 +99,54 @@ def test_equally_old_runs_are_told_apart_by_name(root):
 def test_methods_with_weights_are_trained_ones():
     trained = {name: is_trained(name) for name in ("i2st", "trx", "hyrsm", "otam", "linear_probe")}
     assert [name for name, yes in trained.items() if yes] == ["i2st", "trx", "hyrsm"]
+
+
+def trained_on(root, name, dataset, digest):
+    path = root / name / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **content(dataset, digest)}))
+
+
+def content(dataset, digest):
+    return {"dataset": dataset, "digest": digest}
+
+
+def test_newest_run_is_of_these_shards_else_of_their_dataset_else_of_any(root):
+    assert newest_run_of("trx", root, Content(**content("toy", "1"))) == root / "d"
+    trained_on(root, "b", "toy", "2")
+    assert newest_run_of("trx", root, Content(**content("toy", "1"))) == root / "b"
+    trained_on(root, "d", "toy", "2")  # of the same dataset and newer
+    assert newest_run_of("trx", root, Content(**content("toy", "1"))) == root / "d"
+    trained_on(root, "b", "toy", "1")
+    assert newest_run_of("trx", root, Content(**content("toy", "1"))) == root / "b"
+    assert newest_run_of("trx", root, Content(**content("other", "9"))) == root / "d"
+    assert newest_run_of("trx", root) == root / "d"
+
+
+def test_the_first_run_decides_of_which_shards_the_others_are(root):
+    trained_on(root, "a", "toy", "1")
+    trained_on(root, "b", "toy", "1")
+    named = [MethodRun(method="i2st", run=root / "a"), MethodRun(method="trx")]
+    found = with_newest_runs(named, root=root, content=None)
+    assert [one.run.name for one in found] == ["a", "b"]
+    trained_on(root, "d", "other", "2")
+    other = Content(**content("other", "2"))
+    found = with_newest_runs(named, root=root, content=other)
+    assert [one.run.name for one in found] == ["a", "d"]
+    (root / "a" / "checkpoint.safetensors").unlink()
+    (root / "d" / "checkpoint.safetensors").touch()  # of all the newest, and c is of no shards
+    trained_on(root, "c", "toy", "1")
+    found = with_newest_runs([MethodRun(method="i2st"), named[1]], root=root, content=None)
+    assert [one.run.name for one in found] == ["c", "b"]
+
+
+def test_runs_of_one_name_are_told_apart_by_the_folders_above():
+    def labels(*paths):
+        return run_labels([MethodRun(method="i2st", run=Path(path)) for path in paths])
+
+    assert labels("runs/a") == ["i2st"]
+    assert labels("runs/a", "runs/b") == ["i2st a", "i2st b"]
+    assert labels("x/a", "y/a", "y/b") == ["i2st x/a", "i2st y/a", "i2st b"]
+    assert labels("x/r/a", "y/r/a") == ["i2st x/r/a", "i2st y/r/a"]
+    assert labels("a", "x/a") == ["i2st a", "i2st x/a"]
+    mixed = [MethodRun(method="otam"), MethodRun(method="trx", run=Path("a"))]
+    assert run_labels(mixed) == ["otam", "trx"]

@@ -196,12 +196,18 @@ def test_sweep_trains_once_and_evaluates_every_variant_on_the_same_episodes(tmp_
 
 
 def test_sweep_prints_differences_to_the_first_row_on_val():
-    shown = done("sweep", "--over", "beta=0,1", *SMALL).stdout.splitlines()
+    shown = done("sweep", "--over", "frames=2,4", *SMALL).stdout.splitlines()
     assert shown[0].split("  ")[0] == "settings"
-    assert re.fullmatch(r"beta=0 +\d+\.\d\d \+/- \d+\.\d\d +-", shown[2])
-    assert re.fullmatch(r"beta=1 +\S+ \+/- \S+ +[+-]\S+ \[[+-]\S+, [+-]\S+\]", shown[3])
+    assert re.fullmatch(r"frames=2 +\d+\.\d\d \+/- \d+\.\d\d +-", shown[2])
+    assert re.fullmatch(r"frames=4 +\S+ \+/- \S+ +[+-]\S+ \[[+-]\S+, [+-]\S+\]", shown[3])
     assert shown[4].startswith("toy val: mean accuracy in percent over 60 episodes of 5 classes")
     assert len(shown) == 5
+
+
+def test_sweep_says_where_no_query_differs_from_the_first_row():
+    shown = done("sweep", "--over", "log_every=1,2", *SMALL).stdout.splitlines()
+    assert re.fullmatch(r"log_every=2 +\S+ \+/- \S+ +-", shown[3])
+    assert shown[5].startswith("no interval over classes: no query differs")
 
 
 def test_sweep_says_when_the_test_split_was_read():

@@ -38,11 +38,12 @@ def open_methods(
         CheckpointError: a checkpoint is damaged.
         ShardError: the shards are damaged.
     """
-    from i2st_model.evaluating.method_runs import choose_method_runs
+    from i2st_model.evaluating.method_runs import run_labels
     from i2st_model.evaluating.method_table import ReadyMethod
+    from i2st_model.evaluating.run_choice import choose_method_runs
     from i2st_model.load_method import load_method
 
-    chosen = choose_method_runs(names, runs, root=RUNS)
+    chosen = choose_method_runs(names, runs, root=RUNS, shards=shards)
     of_runs = [one.run for one in chosen if one.run is not None]
     for run in of_runs:
         note(f"run: {run}")
@@ -53,15 +54,13 @@ def open_methods(
     if stores.encoder_run and any(one.run is None for one in chosen):
         note(f"methods without a run see the frames by the encoder of {stores.encoder_run}")
     ready = []
-    for one in chosen:
+    for one, label in zip(chosen, run_labels(chosen), strict=True):
         store = stores.seen_by(one.run)
         method, checkpoint = load_method(
             one.method, store, shards=folder, run=one.run, device=device
         )
         if checkpoint is not None:
             _note_other_shards(one.run, checkpoint.info, store.index)
-        several = sum(other.method == one.method for other in chosen) > 1
-        label = f"{one.method} {one.run.name}" if several and one.run else one.method
         ready.append(ReadyMethod(label=label, method=method, checkpoint=checkpoint, store=store))
     return ready
 

@@ -6,10 +6,18 @@ method; a method that is trained stands for its newest run.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from i2st_model.evaluating.method_runs import MethodRun, is_trained, method_of_run, newest_run_of
+from i2st_model.comparing.pairing import require_pairs
+from i2st_model.comparing.trainings import (
+    Trained,
+    require_one_configuration,
+    trained_by_run,
+    trained_in_file,
+)
+from i2st_model.evaluating.method_runs import MethodRun, is_trained, method_of_run
+from i2st_model.evaluating.run_choice import Content, content_of_shards, with_newest_runs
 from i2st_model.methods import METHODS
 from i2st_model.records.episode_sets import EpisodeSet
 from i2st_model.records.results import Result, load_results
@@ -27,22 +35,39 @@ class Part:
     method: MethodRun | None = None
 
 
-def read_part(word: str, *, root: Path) -> Part:
-    """Find what a word of a side stands for.
+def read_sides(
+    sides: Sequence[Sequence[str]], *, root: Path, shards: Path | None
+) -> list[list[Part]]:
+    """Find what the words of both sides stand for.
 
     Args:
-        word: as it was typed.
+        sides: words as they were typed.
         root: folder of all runs, searched for methods that are trained.
+        shards: folder of the shards to evaluate on; by default those of the files or runs decide
+            which run of a method is taken.
 
     Returns:
-        Results, or a method with its run.
+        Both sides, in parts: results, or methods with their runs.
 
     Raises:
-        BackendError: the word is neither a file nor a folder, and no method has that name.
+        BackendError: a word is neither a file nor a folder, and no method has that name.
         ConfigError: a folder is no run, a trained method has no run, or a file holds several
             methods and none is named.
-        RecordError: the file is no result file, or is damaged.
+        RecordError: a file is no result file, or is damaged.
+        ShardError: the shards are absent or damaged.
     """
+    parts = [[_read_part(word) for word in side] for side in sides]
+    every = [part for side in parts for part in side]
+    content = content_of_shards(shards) if shards is not None else _content_of_files(every)
+    asked = [part.method for part in every if part.method is not None]
+    chosen = iter(with_newest_runs(asked, root=root, content=content))
+    return [
+        [part if part.method is None else replace(part, method=next(chosen)) for part in side]
+        for side in parts
+    ]
+
+
+def _read_part(word: str) -> Part:
     name, at, method = word.rpartition("@")
     file = Path(word) if not at or Path(word).exists() else Path(name)
     if file.is_file():
@@ -55,8 +80,16 @@ def read_part(word: str, *, root: Path) -> Part:
             f"{word} is absent; a result file, the folder of a run or the name of a method was "
             "needed; mend it"
         )
-    run = newest_run_of(word, root) if is_trained(word) else None
-    return Part(word=word, method=MethodRun(method=word, run=run))
+    is_trained(word)  # refuses what is no method
+    return Part(word=word, method=MethodRun(method=word))
+
+
+def _content_of_files(parts: Sequence[Part]) -> Content | None:
+    for part in parts:
+        if part.kept:
+            one = part.kept[0]
+            return Content(dataset=one.episodes.dataset, digest=one.made_by.digest)
+    return None
 
 
 def _of_method(file: Path, method: str | None) -> tuple[Result, ...]:
@@ -91,9 +124,9 @@ def kept_cells(sides: Sequence[Sequence[Part]]) -> list[EpisodeSet]:
     if not files:
         return []
     every = list({id(one.episodes): one.episodes for one in files[0].kept}.values())
-    shared = [cell for cell in every if all(_on(part, cell) for part in files)]
+    shared = [cell for cell in every if all(on_cell(part, cell) for part in files)]
     if not shared:
-        other = next(part for part in files if not any(_on(part, cell) for cell in every))
+        other = next(part for part in files if not any(on_cell(part, cell) for cell in every))
         raise ConfigError(
             f"{files[0].word} has {_words(files[0])}, {other.word} has {_words(other)}, of other "
             "clips; the same episodes were needed for pairs; evaluate both with the same "
@@ -102,9 +135,42 @@ def kept_cells(sides: Sequence[Sequence[Part]]) -> list[EpisodeSet]:
     return shared
 
 
+def require_seeds(sides: Sequence[Sequence[Part]], cells: Sequence[EpisodeSet]) -> None:
+    """Refuse sides that are more than training seeds, or whose seeds cannot be paired.
+
+    Args:
+        sides: both, in parts.
+        cells: sets of episodes of the result files; empty where there are none.
+
+    Raises:
+        ConfigError: two runs of a side are one training or differ in more than their seed, a run
+            is not finished, or both sides have several that are not equally many.
+        CheckpointError: a checkpoint is damaged.
+    """
+    every: Sequence[EpisodeSet | None] = cells or [None]
+    for cell in every:
+        entries = [[(part.word, one) for part in s for one in _entries(part, cell)] for s in sides]
+        for name, side in zip("AB", entries, strict=True):
+            if len(side) > 1:
+                require_one_configuration(name, [_trained(word, one) for word, one in side])
+        require_pairs(*map(len, entries))
+
+
+def _entries(part: Part, cell: EpisodeSet | None) -> Sequence[MethodRun | Result]:
+    if part.method is not None:
+        return [part.method]
+    return [] if cell is None else on_cell(part, cell)
+
+
+def _trained(word: str, entry: MethodRun | Result) -> Trained:
+    if isinstance(entry, MethodRun):
+        return trained_by_run(entry)
+    return trained_in_file(word, entry)
+
+
 def on_cell(part: Part, cell: EpisodeSet) -> list[Result]:
     """Results of a file on one set of episodes; several where it holds several runs."""
-    return _on(part, cell)
+    return [one for one in part.kept if one.episodes is cell or one.episodes.same_episodes(cell)]
 
 
 def in_order_of_seeds(
@@ -124,10 +190,6 @@ def in_order_of_seeds(
         return list(first), list(second), False
     place = {seed: number for number, seed in enumerate(ours)}
     return list(first), sorted(second, key=lambda one: place[one.made_by.train_seed]), True
-
-
-def _on(part: Part, cell: EpisodeSet) -> list[Result]:
-    return [one for one in part.kept if one.episodes is cell or one.episodes.same_episodes(cell)]
 
 
 def _words(part: Part) -> str:

@@ -1,6 +1,7 @@
 """A comparison as a table: accuracies, and below them what the difference is worth."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from i2st_model.comparison import QUESTIONS, Comparison
 from i2st_model.records.episode_sets import EpisodeSet
@@ -38,6 +39,7 @@ def comparison_table(
         rows=(*sides, *rows),
         notes=(
             _data(cells[0], found[0]),
+            *_runs(found[0]),
             *_inputs(found[0]),
             *_questions(told),
             *_alone(found[0]),
@@ -45,6 +47,36 @@ def comparison_table(
         ),
         head="side",
     )
+
+
+def comparison_json(
+    names: tuple[str, str], cells: Sequence[EpisodeSet], found: Sequence[Comparison]
+) -> dict[str, Any]:
+    """JSON values of comparisons, each beside its episodes.
+
+    Args:
+        names: of both sides, as they were typed.
+        cells: ways and shots.
+        found: a comparison of each cell.
+
+    Returns:
+        Unrounded numbers.
+    """
+    values = [{**_facts(cell), **one.to_json()} for cell, one in zip(cells, found, strict=True)]
+    return {"first": names[0], "second": names[1], "cells": values}
+
+
+def _facts(cell: EpisodeSet) -> dict[str, Any]:
+    return {
+        "dataset": cell.dataset,
+        "split": cell.split,
+        "way": cell.way,
+        "shot": cell.shot,
+        "queries": cell.queries,
+        "episodes": cell.num_episodes,
+        "seed": cell.seed,
+        "digest": cell.digest,
+    }
 
 
 def _data(cell: EpisodeSet, found: Comparison) -> str:
@@ -81,5 +113,17 @@ def _alone(found: Comparison) -> list[str]:
 
 
 def _absent(found: Sequence[Comparison]) -> list[str]:
-    reasons = {name: why for one in found for name, why in one.why_not.items()}
-    return [f"no interval over {name}: {why}." for name, why in reasons.items()]
+    """One sentence per reason, with all intervals that it takes away."""
+    names: dict[str, dict[str, None]] = {}
+    for one in found:
+        for name, why in one.why_not.items():
+            names.setdefault(why, {})[name] = None
+    return [f"no interval over {', '.join(of)}: {why}." for why, of in names.items()]
+
+
+def _runs(found: Comparison) -> list[str]:
+    return [
+        f"{letter}: {'; '.join(runs)}."
+        for letter, runs in zip("AB", found.runs, strict=True)
+        if runs
+    ]

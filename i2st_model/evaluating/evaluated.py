@@ -60,6 +60,16 @@ class Evaluation:
         """Classes left out as too small."""
         return self.result.episodes.dropped_classes
 
+    def sentence(self) -> str:
+        """The accuracy with its interval, and what it is of."""
+        config = self.config
+        knows = " (knows the names of these classes)" * self.result.made_by.uses_class_names
+        return (
+            f"{self.method}{knows} on {self.dataset} {config.split} ({len(self.per_class)} "
+            f"classes, {self.num_videos} videos), {config.way}-way {config.shot}-shot, "
+            f"{config.episodes} episodes: {self.accuracy} %"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """JSON values; accuracies in percent."""
         config = self.config

@@ -136,8 +136,46 @@ def result_table(
             f"{where.config.episodes} episodes with {where.config.queries} "
             f"{'queries' if where.config.queries > 1 else 'query'} per class, seed "
             f"{where.config.seed}, +/- 95 % half-width over episodes; digest {where.digest[:12]}.",
+            *_run_notes(methods, found),
         ),
     )
+
+
+def class_table(
+    methods: Sequence[ReadyMethod], found: Sequence[Sequence[Evaluation]]
+) -> ResultTable:
+    """Arrange accuracies by class: a row per class, a column per method and cell.
+
+    Args:
+        methods: in the order of the columns.
+        found: for each method its evaluations.
+
+    Returns:
+        The table, in percent; classes that a cell never drew have nothing there.
+    """
+    every = [
+        (f"{ready.label} {one.config.way}w{one.config.shot}s", one.per_class)
+        for ready, own in zip(methods, found, strict=True)
+        for one in own
+    ]
+    names = dict.fromkeys(name for _, per_class in every for name in per_class)
+    rows = [
+        Row(
+            name=name,
+            cells=tuple(f"{by[name]:5.1f}" if name in by else None for _, by in every),
+        )
+        for name in names
+    ]
+    titles = ("accuracy",) if len(every) == 1 else tuple(title for title, _ in every)
+    return ResultTable(columns=titles, rows=tuple(rows), head="class")
+
+
+def _run_notes(
+    methods: Sequence[ReadyMethod], found: Sequence[Sequence[Evaluation]]
+) -> tuple[str, ...]:
+    """Which run each trained row is, in words that outlive its folder."""
+    made = [(ready.label, own[0].result.made_by) for ready, own in zip(methods, found, strict=True)]
+    return tuple(f"{label}: {by.run_words()}." for label, by in made if by.run is not None)
 
 
 def table_json(

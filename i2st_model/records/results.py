@@ -53,10 +53,18 @@ class Provenance:
     """Of the run's checkpoint."""
     train_seed: int | None = None
     """Seed of the training run."""
+    training: Mapping[str, Any] | None = None
+    """What else decided the weights: settings, shards, train classes; None in files from before it
+    was kept."""
 
     def __post_init__(self) -> None:
         if self.frames is not None and self.frames < 1:
             raise ValueError(f"frames={self.frames}; clips have at least one")
+
+    def run_words(self) -> str:
+        """Which training run made the weights: its name, its seed and what its checkpoint holds."""
+        seed = "" if self.train_seed is None else f", seed {self.train_seed}"
+        return f"run {self.run}{seed}, checkpoint {(self.checkpoint_sha256 or 'unknown')[:12]}"
 
     def seen(self) -> str:
         """What of the videos the method saw, in words that differ where that does."""
@@ -189,6 +197,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "run": _TEXT_OR_NONE,
     "checkpoint_sha256": _TEXT_OR_NONE,
     "train_seed": (int, type(None)),
+    "training": (dict, type(None)),
 }
 
 

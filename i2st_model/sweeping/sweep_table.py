@@ -87,8 +87,10 @@ def sweep_notes(
         f"of {first.num_classes} classes and {seeds} {'trainings' if seeds > 1 else 'training'}, "
         f"+/- 95 % half-width over episodes{differences}; digest {cell.digest[:12]}.",
     ]
-    if over in first.why_not and several:
-        notes.append(f"no interval over {over}: {first.why_not[over]}.")
+    # The first row is compared with itself, where nothing differs.
+    every = [one.why_not for own in compared[1:] for one in own]
+    reasons = dict.fromkeys(why_not[over] for why_not in every if over in why_not)
+    notes += [f"no interval over {over}: {why}." for why in reasons]
     if cell.split == "test":
         notes.append("Read on the test split: a setting chosen by this table is chosen on test.")
     elif cell.split == "val" and selected_on_val:
