@@ -1,59 +1,26 @@
 """What the shards hold, as torch tensors: clips of T of F stored frames, masks, train statistics.
 
 Shape letters: V videos, B clips, F stored frames, T frames of a clip, L grid cells, C token
-channels, E embedding features, S mask slots.
+channels, E embedding features.
 """
-
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
-from i2st_model.drawing.class_videos import ClassVideos, group_videos
-from i2st_model.drawing.draws import Stream, Words
+from i2st_model.stored.coverage import coverage_of_views, supervises
+from i2st_model.stored.feature_reader import FeatureName, FeatureReader
+from i2st_model.stored.positions import frames_at, sampled_frames
+from i2st_model.stored.videos import StoredVideos
 from pipeline.clips import clip_positions
 from pipeline.errors import ConfigError
-from pipeline.masks import grid_coverage
-from pipeline.shards.index import ShardIndex
-from pipeline.shards.reader import MaskRows
-from pipeline.views import BASE, DEFAULT_GEOMETRY, View, mask_window, views_named
+from pipeline.views import DEFAULT_GEOMETRY, View, views_named
 
-MAX_COVERAGE = 0.95
-"""A mask over more of the view than this says nothing about where the action is (method.md 3.3)."""
 VIDEOS_AT_A_TIME = 32
 
 
-class FeatureReader(Protocol):
-    """What a FeatureStore needs of `pipeline.shards.reader.ShardReader`."""
-
-    folder: Path
-    index: ShardIndex
-    video_ids: tuple[str, ...]
-    class_names: list[str]
-    class_index: NDArray[np.int64]
-    split: NDArray[np.str_]
-    groups: NDArray[np.str_]
-
-    def tokens(self, rows: ArrayLike, views: ArrayLike | None = None) -> NDArray[np.float16]:
-        """Return (B, F, L, C) of the stored view of each row; the base view unless given."""
-        ...
-
-    def frame_embedding(
-        self, rows: ArrayLike, views: ArrayLike | None = None
-    ) -> NDArray[np.float16]:
-        """Return (B, F, E), as `tokens` does."""
-        ...
-
-    def masks(self, rows: ArrayLike, views: ArrayLike | None = None) -> MaskRows:
-        """Return masks of train videos as the view shows them, with a leading axis B."""
-        ...
-
-
-class FeatureStore:
+class FeatureStore(StoredVideos):
     """Torch views of one folder of shards.
 
     Args:
@@ -65,9 +32,10 @@ class FeatureStore:
             they were seen in a way that is unknown here.
     """
 
+    reader: FeatureReader
+
     def __init__(self, reader: FeatureReader, *, num_frames: int | None = None) -> None:
-        self.reader = reader
-        self.index = reader.index
+        super().__init__(reader)
         if self.index.stores != "features":
             raise ConfigError(
                 f"{reader.folder} holds {self.index.stores}; features were needed; extract into "
@@ -80,67 +48,28 @@ class FeatureStore:
                 f"frames={self.num_frames} per clip, the shards of {self.index.dataset_name} store "
                 f"{self.num_stored}; 1 to {self.num_stored} is needed; lower it or extract again"
             )
-        self.test_positions = np.asarray(clip_positions(self.num_stored, self.num_frames))
+        positions = clip_positions(self.num_stored, self.num_frames)
+        self.test_positions = np.asarray(positions, dtype=np.int64)
         self.grid = round(self.index.num_tokens**0.5)
-        self._class_number = {name: n for n, name in enumerate(reader.class_names)}
         view = self.index.fingerprint.get("view") or {}
         self._geometry = view.get("geometry", DEFAULT_GEOMETRY)
         self.views: tuple[View, ...] = views_named(self.index.view_names, self._geometry)
         """Stored views of train videos beside the base view."""
 
-    def classes_of(self, split: str) -> list[str]:
-        """Names of a split's classes that have videos here, in manifest order.
+    def features_at(
+        self, name: FeatureName, rows: NDArray[np.int64], positions: NDArray[np.int64]
+    ) -> NDArray[np.float16]:
+        """Features of some stored frames of the base view; all other methods read these.
 
         Args:
-            split: train, val or test.
+            name: which feature.
+            rows: (B,) rows of videos.
+            positions: (T,) or (B, T) which stored frames of each.
 
         Returns:
-            Class names.
-
-        Raises:
-            ConfigError: the dataset has no such split.
+            (B, T, L, C) or (B, T, E).
         """
-        names = self.index.classes.get(split)
-        if names is None:
-            known = ", ".join(self.index.classes)
-            raise ConfigError(
-                f"{self.index.dataset_name} has no split {split!r}; known: {known}; pass one"
-            )
-        present = set(np.unique(self.reader.class_index).tolist())
-        return [name for name in names if self._class_number[name] in present]
-
-    def class_numbers(self, names: Sequence[str]) -> list[int]:
-        """Class numbers of class names.
-
-        Args:
-            names: of classes, in any order.
-
-        Returns:
-            Their positions in the manifest, in the order given.
-
-        Raises:
-            ConfigError: the dataset has no such class.
-        """
-        unknown = [name for name in names if name not in self._class_number]
-        if unknown:
-            raise ConfigError(
-                f"{self.index.dataset_name} has no class {unknown[0]!r}; one of its "
-                f"{len(self._class_number)} classes is needed; `i2st manifest show` lists them"
-            )
-        return [self._class_number[name] for name in names]
-
-    def rows_of(self, names: Sequence[str]) -> NDArray[np.int64]:
-        """Rows of all videos of the named classes, ascending."""
-        return np.flatnonzero(np.isin(self.reader.class_index, self.class_numbers(names)))
-
-    def videos_of(self, names: Sequence[str]) -> list[ClassVideos]:
-        """Rows and groups of the named classes, in the order given; for samplers of episodes."""
-        return group_videos(
-            self.reader.class_index,
-            self.reader.groups,
-            self.class_numbers(names),
-            self.reader.class_names,
-        )
+        return frames_at(np.asarray(getattr(self.reader, name)(rows)), positions)
 
     def tokens(self, rows: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> Tensor:
         """Tokens of clips.
@@ -152,11 +81,14 @@ class FeatureStore:
         Returns:
             (B, T, L, C) float32.
         """
-        return torch.from_numpy(self._choose(self.reader.tokens(rows), positions)).float()
+        chosen = self.test_positions if positions is None else positions
+        return torch.from_numpy(self.features_at("tokens", rows, chosen)).float()
 
     def frame_embedding(self, rows: NDArray[np.int64]) -> Tensor:
         """Encoder's own embedding of the segment centres of each clip: (B, T, E) float32."""
-        return torch.from_numpy(self._choose(self.reader.frame_embedding(rows), None)).float()
+        return torch.from_numpy(
+            self.features_at("frame_embedding", rows, self.test_positions)
+        ).float()
 
     def mask_targets(
         self,
@@ -181,13 +113,16 @@ class FeatureStore:
             ShardError: a row is not of the train split.
         """
         masks = self.reader.masks(rows, views)
-        bits, found = self._choose(masks.bits, positions), self._choose(masks.found, positions)
-        shown = np.zeros(len(rows), np.int64) if views is None else views
-        coverage = np.empty((*found.shape[:2], side, side), np.float32)
-        for number in np.unique(shown):
-            here = shown == number
-            window = mask_window(self._geometry, (BASE, *self.views)[number])
-            coverage[here] = grid_coverage(bits[here], found[here], side, window)
+        chosen = self.test_positions if positions is None else positions
+        bits, found = frames_at(masks.bits, chosen), frames_at(masks.found, chosen)
+        coverage = coverage_of_views(
+            bits,
+            found,
+            side,
+            geometry=self._geometry,
+            views=self.views,
+            shown=np.zeros(len(rows), np.int64) if views is None else views,
+        )
         return torch.from_numpy(coverage), torch.from_numpy(supervises(coverage, found))
 
     def mean_embedding(self, rows: NDArray[np.int64]) -> Tensor:
@@ -223,11 +158,7 @@ class FeatureStore:
             (n, C) float32, n at most ``max_tokens`` (at least one frame).
         """
         most = max(1, max_tokens // self.index.num_tokens)
-        kept = [
-            self.reader.tokens(row)[0, chosen].reshape(-1, self.index.token_dim)
-            for row, chosen in self._drawn_frames(rows, seed, most)
-        ]
-        return torch.from_numpy(np.concatenate(kept)).float()
+        return self._sample("tokens", rows, seed, most).flatten(0, 1)
 
     def embedding_sample(self, rows: NDArray[np.int64], *, seed: int, max_frames: int) -> Tensor:
         """Frame embeddings, drawn over as many of the videos as the bound allows.
@@ -240,11 +171,7 @@ class FeatureStore:
         Returns:
             (n, E) float32, n at most ``max_frames``.
         """
-        kept = [
-            self.reader.frame_embedding(row)[0, chosen]
-            for row, chosen in self._drawn_frames(rows, seed, max_frames)
-        ]
-        return torch.from_numpy(np.concatenate(kept)).float()
+        return self._sample("frame_embedding", rows, seed, max_frames)
 
     def stem_samples(
         self, rows: NDArray[np.int64], *, seed: int, max_tokens: int, with_embedding: bool
@@ -265,39 +192,9 @@ class FeatureStore:
             return tokens, None
         return tokens, self.embedding_sample(rows, seed=seed, max_frames=max_tokens)
 
-    def _drawn_frames(
-        self, rows: NDArray[np.int64], seed: int, most: int
-    ) -> Iterator[tuple[NDArray[np.int64], list[int]]]:
-        """At most ``most`` frames in all: (1,) row of a video, and which of its frames."""
-        words = Words(Stream.TOKEN_SAMPLE, seed, 0)
-        left = min(most, len(rows) * self.num_stored)
-        per_video = -(-left // len(rows))
-        for place in words.permutation(len(rows)):
-            chosen = words.choose(self.num_stored, min(per_video, left))
-            yield rows[place : place + 1], chosen
-            left -= len(chosen)
-            if not left:
-                return
-
-    def _choose(self, stored: NDArray, positions: NDArray[np.int64] | None) -> NDArray:
-        """Take T of the F stored frames along axis 1."""
-        if positions is None:
-            if self.num_frames == self.num_stored:
-                return np.asarray(stored)
-            return np.asarray(stored)[:, self.test_positions]
-        return np.asarray(stored)[np.arange(len(stored))[:, None], positions]
-
-
-def supervises(coverage: NDArray[np.float32], found: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether masks teach anything: something is found, in view, and not nearly everything.
-
-    Args:
-        coverage: (..., S, S) share of each cell of a view.
-        found: (..., slots).
-
-    Returns:
-        (...) bool.
-    """
-    share = coverage.mean(axis=(-2, -1))
-    valid: NDArray[np.bool_] = found.any(axis=-1) & (share > 0) & (share <= MAX_COVERAGE)
-    return valid
+    def _sample(self, name: FeatureName, rows: NDArray[np.int64], seed: int, most: int) -> Tensor:
+        """(n, ...) float32 of ``most`` frames at most."""
+        drawn = sampled_frames(rows, self.num_stored, seed=seed, most=most)
+        return torch.from_numpy(
+            np.concatenate([self.features_at(name, row, chosen)[0] for row, chosen in drawn])
+        ).float()

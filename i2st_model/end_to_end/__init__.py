@@ -5,6 +5,5 @@ trainable        an encoder with gradients                   parameters      whi
 adapters         low-rank adapters of its layers             framing         crops: frames, masks
 frame_clips      stored frames -> clips of views             colour_jitter   clips in other light
 encoded_frames   rows of frames, read as features            frame_store     only frames asked for
-frame_data       what a step sees                            frame_learner   what `train` trains:
-network_learner  I2ST on an encoder                          method_learner  any method on one
+frame_draws      the clips that a step sees                  frame_learner   what `train` trains
 """

@@ -13,7 +13,8 @@ from i2st_model.drawing.draws import Stream, Words
 from i2st_model.end_to_end.colour_jitter import draw_factors, jitter
 from i2st_model.end_to_end.encoded_frames import EncodedFrames
 from i2st_model.end_to_end.framing import Crops
-from i2st_model.features import FeatureStore, supervises
+from i2st_model.features import FeatureStore
+from i2st_model.stored.coverage import supervises
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.data import DrawnClips, flips_for
 from i2st_model.training.schedules import random_positions

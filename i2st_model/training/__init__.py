@@ -3,7 +3,8 @@
 config       every setting of a run          run            one run, begun or gone on with
 learner      what is trained, an interface   trainer        its steps, and what is kept of them
 learners     which learner a run has         step           losses, mean gradient, update
-token_...    I2ST on cached tokens           method_...     any method that has weights
+head         what learns on features         cached_...     on features that do not change
+network_head I2ST                            method_head    any method
 setup        what a run is built from        step_pools     which pools a step sees
 pools        clips and episodes of a pool    data           those clips, their masks, flips
 ranks        processes that share a run      gradients      sums that no order shows in
