@@ -11,27 +11,32 @@ expected was written down before the first run.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.public_heads import PublicTrx, public_otam
-from i2st_model.drawing.class_videos import group_videos
-from i2st_model.episodes import EpisodeSampler
+from benchmarks.random_videos import (
+    EMBEDDING,
+    FRAMES,
+    NUM_VIDEOS,
+    SHOT,
+    WAY,
+    cpu_seconds,
+    drawn,
+    medians_in_turn,
+)
 from i2st_model.evaluating.engine import PreparedVideos, predict
 from i2st_model.evaluating.scoring import prepare_videos
 from i2st_model.methods import get_method
 from i2st_model.methods.base import FewShotMethod
 from i2st_model.methods.clips import Clips, TrainStatistics
 from i2st_model.methods.trx import Trx
-from i2st_model.records.episode_sets import EpisodeSet
 
-WAY, SHOT, QUERIES, FRAMES, CHANNELS = 5, 5, 25, 8, 512
-NUM_VIDEOS, NUM_CLASSES = 1292, 10
+QUERIES = 25
 EXPECTED = {
     "OTAM forward": 4,
     "OTAM forward and backward": 5,
@@ -42,8 +47,11 @@ EXPECTED = {
 }
 """Ratios, before the first run: OTAM has a tenth of the operations and equal products of frames;
 TRX has a fifth of the arithmetic, of which a tenth is left per episode once videos are prepared."""
+AS_IN_THE_PAPER: dict[str, Any] = {"dropout": 0.0, "centre": False, "scale": False}
+"""TRX's, on frames as they are."""
 
 Timed = Callable[[], Tensor]
+Method = TypeVar("Method", bound=FewShotMethod)
 
 
 def main() -> None:
@@ -67,10 +75,10 @@ def print_heads(rounds: int) -> None:
     )
     print(" ratio (expected) | difference |")
     print("|---|---|---|---|---|")
-    support = torch.randn(WAY, SHOT, FRAMES, CHANNELS)
-    query = torch.randn(QUERIES, FRAMES, CHANNELS)
+    support = torch.randn(WAY, SHOT, FRAMES, EMBEDDING)
+    query = torch.randn(QUERIES, FRAMES, EMBEDDING)
     otam = fitted(get_method("otam", centre=False, shots="after_matching"))
-    trx = fitted_trx().train()
+    trx = fitted(Trx(**AS_IN_THE_PAPER)).train()
     public_trx = PublicTrx(trx, FRAMES)
     frames = [support.clone().requires_grad_(), query.clone().requires_grad_()]
     heads: list[tuple[str, Timed, Timed, list[Tensor]]] = [
@@ -114,14 +122,11 @@ def print_evaluations(rounds: int, episodes: int, loop: int) -> None:
     print(f"| TRX, {episodes:,} episodes | released code's loop, s | videos once, s |", end="")
     print(" episodes, s | ratio (expected) | same predictions |")
     print("|---|---|---|---|---|---|")
-    features = torch.randn(NUM_VIDEOS, FRAMES, CHANNELS)
-    trx = fitted_trx().eval()
+    features = torch.randn(NUM_VIDEOS, FRAMES, EMBEDDING)
+    trx = fitted(Trx(**AS_IN_THE_PAPER)).eval()
     with torch.no_grad():
-        start = time.process_time()
-        prepared = prepare_videos(
-            np.arange(NUM_VIDEOS), lambda rows: trx.prepare(Clips(features=features[rows]))
-        )
-        once = time.process_time() - start
+        prepared: dict[str, Tensor] = {}
+        once = cpu_seconds(lambda: prepared.update(prepared_by(trx, features)))
         for shot in (1, SHOT):
             print_evaluation(trx, features, prepared, once, shot, rounds, episodes, loop)
 
@@ -138,7 +143,7 @@ def print_evaluation(
 ) -> None:
     """One row."""
     block = 10 * loop
-    some = drawn(shot, block)
+    some = drawn(NUM_VIDEOS, block, shot=shot)
     videos = PreparedVideos(method=trx, tensors=prepared, rows=np.arange(NUM_VIDEOS))
     public = PublicTrx(trx, FRAMES)
 
@@ -159,37 +164,10 @@ def print_evaluation(
     )
 
 
-def drawn(shot: int, count: int) -> EpisodeSet:
-    """Episodes with one query per class, of NUM_VIDEOS videos in NUM_CLASSES classes."""
-    rows = np.arange(NUM_VIDEOS)
-    names = tuple(str(number) for number in range(NUM_CLASSES))
-    classes = group_videos(rows % NUM_CLASSES, [""] * NUM_VIDEOS, range(NUM_CLASSES), names)
-    batch = EpisodeSampler(classes, way=WAY, shot=shot, queries=1).batch(0, count)
-    return EpisodeSet(
-        dataset="random",
-        digest="",
-        split="test",
-        seed=0,
-        disjoint_groups=False,
-        dropped_classes=(),
-        class_names=names,
-        video_ids=tuple(f"{row:04d}" for row in rows),
-        video_class=rows % NUM_CLASSES,
-        support=batch.support,
-        query=batch.query,
-    )
-
-
-def medians_in_turn(first: Timed, second: Timed, rounds: int) -> tuple[float, float]:
-    """Median CPU seconds of two functions called A B A B, after one call of each."""
-    spent: tuple[list[float], list[float]] = ([], [])
-    first(), second()
-    for _ in range(rounds):
-        for seconds, function in zip(spent, (first, second), strict=True):
-            start = time.process_time()
-            function()
-            seconds.append(time.process_time() - start)
-    return statistics.median(spent[0]), statistics.median(spent[1])
+def prepared_by(trx: Trx, features: Tensor) -> dict[str, Tensor]:
+    """What the method makes of all videos."""
+    rows = np.arange(len(features))
+    return prepare_videos(rows, lambda some: trx.prepare(Clips(features=features[some])))
 
 
 def with_gradients(head: Timed, leaves: list[Tensor]) -> Timed:
@@ -212,16 +190,9 @@ def scored(method: FewShotMethod, support: Tensor, query: Tensor) -> Tensor:
     return method.score(classes, {name: value[None] for name, value in prepared[1].items()})[0]
 
 
-def fitted_trx() -> Trx:
-    """TRX as in the paper, on frames as they are."""
-    method = Trx(dropout=0.0, centre=False, scale=False)
-    fitted(method)
-    return method
-
-
-def fitted(method: FewShotMethod) -> FewShotMethod:
-    """The method, made for embeddings of CHANNELS."""
-    method.fit(TrainStatistics(embedding_dim=CHANNELS))
+def fitted(method: Method) -> Method:
+    """The method, made for embeddings of EMBEDDING."""
+    method.fit(TrainStatistics(embedding_dim=EMBEDDING))
     return method
 
 

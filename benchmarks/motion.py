@@ -10,13 +10,14 @@ once, on the val classes of seed 0.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.motion_data import MotionConfig, make_motion_shards
@@ -29,7 +30,7 @@ from i2st_model.matching import unit
 from i2st_model.methods.base import FewShotMethod
 from i2st_model.methods.centred import CentredMethod
 from i2st_model.methods.clips import Clips
-from i2st_model.statistics import Accuracy
+from i2st_model.statistics import mean_accuracy
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.run import train
 from pipeline.shards.reader import ShardReader
@@ -112,10 +113,10 @@ ENTRIES = {
 }
 
 
-def accuracies(
+def per_episode(
     entry: Entry, name: str, seed: int, shards: Path, out: Path, split: str
-) -> list[Accuracy]:
-    """Percent at each shot, and train where that is left to do."""
+) -> list[NDArray[np.float64]]:
+    """Accuracy of every episode at each shot; trains where that is left to do."""
     store = FeatureStore(ShardReader(shards))
     run = None
     if entry.train is not None:
@@ -129,7 +130,7 @@ def accuracies(
             store,
             EvaluateConfig(shot=shot, episodes=EPISODES, split=split),
             checkpoint=checkpoint,
-        ).accuracy
+        ).per_episode
         for shot in SHOTS
     ]
 
@@ -145,15 +146,18 @@ def _method(
 
 
 def row(entry: Entry, name: str, seeds: int, shards: Path, out: Path, split: str) -> str:
-    """One line of the table: mean over seeds, half-width over episodes, spread over seeds."""
+    """One line of the table."""
     count = 1 if entry.train is None else seeds
-    found = [accuracies(entry, name, seed, shards, out, split) for seed in range(count)]
-    cells = []
-    for place in range(len(SHOTS)):
-        means = [one[place].mean for one in found]
-        spread = f", s.d. {np.std(means, ddof=1):.1f}" if count > 1 else ""
-        cells.append(f"{np.mean(means):.1f} +/- {found[0][place].half_width:.1f}{spread}")
+    found = [per_episode(entry, name, seed, shards, out, split) for seed in range(count)]
+    cells = [cell([one[place] for one in found]) for place in range(len(SHOTS))]
     return f"| {entry.title} | {' | '.join(cells)} |"
+
+
+def cell(seeds: Sequence[NDArray[np.float64]]) -> str:
+    """Mean over seeds, its half-width over their common episodes, and the spread over seeds."""
+    mean = mean_accuracy(np.mean(seeds, axis=0))
+    spread = f", s.d. {100 * np.std(np.mean(seeds, axis=1), ddof=1):.1f}" if len(seeds) > 1 else ""
+    return f"{mean.mean:.1f} +/- {mean.half_width:.1f}{spread}"
 
 
 def main() -> None:

@@ -95,7 +95,8 @@ def make_motion_shards(folder: Path, config: MotionConfig) -> None:
     writer = ShardWriter(
         folder, FINGERPRINT, class_names=[n for some in names.values() for n in some]
     )
-    folder.mkdir(parents=True)
+    # What an interrupted call left is written anew: the index comes last.
+    folder.mkdir(parents=True, exist_ok=True)
     for shard, (split, motion) in enumerate((s, m) for s, some in classes.items() for m in some):
         rows = list(_videos(rng, config, split, motion, directions))
         writer.write(shard, rows, [])

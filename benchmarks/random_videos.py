@@ -33,15 +33,24 @@ def write_shards(folder: Path) -> None:
     videos += [("test", f"class {n % NUM_CLASSES}", n) for n in range(NUM_VIDEOS)]
     for first in range(0, len(videos), SHARD_VIDEOS):
         some = videos[first : first + SHARD_VIDEOS]
-        writer.write(first // SHARD_VIDEOS, [_features(rng, *video) for video in some], [])
+        writer.write(first // SHARD_VIDEOS, [random_video(rng, *video) for video in some], [])
     finish(folder, {"name": "random", "classes": names}, {})
 
 
-def _features(rng: np.random.Generator, split: str, class_name: str, number: int) -> VideoFeatures:
+def random_video(
+    rng: np.random.Generator,
+    split: str,
+    class_name: str,
+    number: int,
+    *,
+    grid: int = 1,
+    channels: int = 8,
+) -> VideoFeatures:
+    """A video of FRAMES frames without masks, its features drawn at random."""
     name = f"{class_name}/{number:04d}"
     return VideoFeatures(
         video=Video(video_id=name, path=name, class_name=class_name, split=split),
-        tokens=np.zeros((FRAMES, 1, 8), np.float16),
+        tokens=rng.standard_normal((FRAMES, grid**2, channels)).astype(np.float16),
         frame_embedding=rng.standard_normal((FRAMES, EMBEDDING)).astype(np.float16),
         masks=None,
         frame_indices=np.arange(FRAMES, dtype=np.int32),
@@ -51,12 +60,12 @@ def _features(rng: np.random.Generator, split: str, class_name: str, number: int
     )
 
 
-def drawn(videos: int, count: int) -> EpisodeSet:
+def drawn(videos: int, count: int, *, shot: int = SHOT) -> EpisodeSet:
     """Episodes with one query per class among some videos in NUM_CLASSES classes."""
     rows = np.arange(videos)
     names = tuple(str(number) for number in range(NUM_CLASSES))
     classes = group_videos(rows % NUM_CLASSES, [""] * videos, range(NUM_CLASSES), names)
-    batch = EpisodeSampler(classes, way=WAY, shot=SHOT, queries=1).batch(0, count)
+    batch = EpisodeSampler(classes, way=WAY, shot=shot, queries=1).batch(0, count)
     return EpisodeSet(
         dataset="random",
         digest="",

@@ -1,8 +1,9 @@
-"""The motion benchmark's data: order is all that tells its classes apart."""
+"""The motion benchmark's data: order is all that tells its classes apart; and its table's cells."""
 
 import numpy as np
 import pytest
 
+from benchmarks.motion import cell
 from benchmarks.motion_data import NUM_STATES, Motion, MotionConfig, make_motion_shards, motions
 from i2st_model.features import FeatureStore
 from pipeline.shards.reader import ShardReader
@@ -52,3 +53,25 @@ def test_masks_mark_the_cells_that_show_the_state(reader):
     assert coverage.sum(dim=(2, 3)).unique().tolist() == [4.0]
     size = store.tokens(rows).norm(dim=-1).unflatten(2, (4, 4))
     assert size[coverage == 1].min() > size[coverage == 0].max()
+
+
+def test_what_an_interrupted_call_left_is_written_anew(tmp_path):
+    left, whole = tmp_path / "left", tmp_path / "whole"
+    config = MotionConfig(videos=1)
+    for folder in (left, whole):
+        make_motion_shards(folder, config)
+    (left / "index.json").unlink()
+    (left / "shard-00003.h5").write_bytes(b"half a shard")
+    make_motion_shards(left, config)
+    for path in whole.iterdir():
+        assert (left / path.name).read_bytes() == path.read_bytes()
+
+
+def test_cell_has_the_half_width_of_the_mean_over_seeds():
+    # Episodes 0, 1, 0, 1 and 1, 0, 0, 1: means 50 and 50, of each episode 50, 50, 0, 100.
+    seeds = [np.array([0.0, 1, 0, 1]), np.array([1.0, 0, 0, 1])]
+    half = 1.96 * 100 * (0.5 / 3) ** 0.5 / 2
+    assert cell(seeds) == f"50.0 +/- {half:.1f}, s.d. 0.0"
+    # Alone, an episode's spread is larger and there is none over seeds.
+    assert cell(seeds[:1]) == f"50.0 +/- {1.96 * 100 * (1 / 3) ** 0.5 / 2:.1f}"
+    assert cell([seeds[0], np.ones(4)]).endswith(f"s.d. {50 / 2**0.5:.1f}")
