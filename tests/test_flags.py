@@ -37,7 +37,7 @@ PROMISED = {
         --resume/--no-resume:flag --allow-nondeterministic:flag --threads:int=1 --device:str=auto
         --json:flag
     """,
-    "replay": "RUN:Path! --shards:Path? --json:flag",
+    "replay": "RUN:Path! --shards:Path? --device:str? --json:flag",
     "evaluate": """
         --shards:Path? --run:Path* --method:str? --split:str=test --way:str=5 --shot:str=1
         --queries:int=1 --episodes:int=10000 --seed:int=0 --episode-file:Path?

