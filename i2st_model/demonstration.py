@@ -11,7 +11,8 @@ from typing import Any
 from i2st_model.evaluation import EvaluateConfig, Evaluation, evaluate
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import TRAINED, load_method
-from i2st_model.training.config import TrainConfig, TrainReport
+from i2st_model.training.config import TrainConfig
+from i2st_model.training.reports import TrainReport
 from i2st_model.training.run import train
 from pipeline.datasets import open_dataset
 from pipeline.demo import make_demo

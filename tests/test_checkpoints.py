@@ -15,11 +15,9 @@ from safetensors.torch import save_file
 
 from i2st_model.checkpoints import (
     FORMAT_VERSION,
-    MAX_HEADER_BYTES,
     CheckpointInfo,
     load_checkpoint,
     save_checkpoint,
-    save_tensors,
 )
 from i2st_model.compatibility import require_compatible
 from i2st_model.config import network_config, preset
@@ -27,17 +25,16 @@ from i2st_model.network import build_network
 from i2st_model.runs import (
     CHECKPOINT_NAME,
     STATE_NAME,
-    StepLog,
-    discard_unused,
     find_newest_run,
     find_newest_shards,
     find_newest_unfinished,
-    locked,
-    new_run_folder,
     read_config,
     unfinished_runs,
-    write_whole,
 )
+from i2st_model.tensor_files import MAX_HEADER_BYTES, save_tensors
+from i2st_model.training.run_folder import discard_unused, locked, new_run_folder
+from i2st_model.training.step_log import StepLog
+from i2st_model.whole_files import write_whole
 from pipeline.errors import CheckpointError, ConfigError, ResourceError
 
 SMALL = preset("i2st", token_dim=6, grid=2, dim=8, heads=2, mask_width=4, num_instances=2)
@@ -291,7 +288,7 @@ def test_absent_checkpoint_says_how_to_get_one(tmp_path):
 SAVER = """
 import sys, torch
 from pathlib import Path
-from i2st_model.checkpoints import save_tensors
+from i2st_model.tensor_files import save_tensors
 print("ready", flush=True)
 for number in range(10**6):
     save_tensors(Path(sys.argv[1]), {"a": torch.full((200_000,), float(number))}, {"n": number})
@@ -299,7 +296,7 @@ for number in range(10**6):
 
 
 def test_a_kill_while_saving_leaves_a_whole_file(tmp_path, repository):
-    from i2st_model.checkpoints import load_tensors
+    from i2st_model.tensor_files import load_tensors
 
     path = tmp_path / "x.safetensors"
     for number in range(4):

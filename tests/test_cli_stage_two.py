@@ -181,7 +181,7 @@ def test_killed_run_resumes_by_itself_to_the_same_weights(place, tmp_path, repos
     environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
     killer = (
         "import os, signal, cli\n"
-        "from i2st_model.training import trainer as training\n"
+        "from i2st_model.training import keeper as training\n"
         "save = training.save_state\n"
         "def then_die(*args, **values):\n"
         "    save(*args, **values)\n"

@@ -17,12 +17,13 @@ from test_training import SMALL, open_store
 from typer.testing import CliRunner
 
 from i2st_model.checkpoints import load_checkpoint, save_checkpoint
-from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, FAULT_NAME, name_latest
+from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, FAULT_NAME
 from i2st_model.training import learner as training_learner
 from i2st_model.training import step as training_step
 from i2st_model.training.finite import NotFiniteError
 from i2st_model.training.replay import discard_fault, replay, watched
 from i2st_model.training.run import train
+from i2st_model.training.run_folder import name_latest
 from pipeline.errors import CheckpointError, ConfigError, I2STError, ResourceError
 
 
@@ -73,7 +74,7 @@ def test_replay_repeats_the_step_and_names_terms_modules_and_gradients(poisoned)
     found = replay(config, store, run)
     assert found.reproduced
     assert found.bad_terms == ("loss", "episode", "mask")
-    assert found.bad_modules[0] == "projection"
+    assert found.bad_modules[:2] == ("channel_dropout", "projection")
     assert "projection.weight" in found.bad_gradients
     stopped = found.step
     assert found.pools == (stopped - 1,)
@@ -191,7 +192,7 @@ def test_replay_command_prints_what_is_not_finite(shards, poisoned, monkeypatch)
     result = CliRunner().invoke(cli.app, ["replay", str(run)])
     assert result.exit_code == 0, result.output
     assert "terms       loss, episode, mask" in result.stdout
-    assert "modules     projection" in result.stdout
+    assert "modules     channel_dropout, projection" in result.stdout
     values = json.loads(CliRunner().invoke(cli.app, ["replay", str(run), "--json"]).stdout)
     assert values["reproduced"] is True
     assert values["pools"] == [values["step"] - 1]

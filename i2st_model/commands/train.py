@@ -1,23 +1,15 @@
 """`i2st train`: its flags, and what it says while it trains."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
-from dataclasses import asdict
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from i2st_model.commands.opening import open_features, use_threads, used_threads
+from i2st_model.commands.opening import use_threads
 from i2st_model.commands.options import Seed, Shards, Threads
-from pipeline.commands.console import note, show_result, show_settings
+from i2st_model.commands.training_run import RUNS, first_speaks, train_in_folder
+from pipeline.commands.console import show_result
 from pipeline.commands.options import Device, Json, typed_names
-from pipeline.commands.progress import progress
-from pipeline.errors import I2STError
-
-RUNS = Path("runs")
 
 
 def train(
@@ -89,8 +81,8 @@ def train(
         typer.echo(write_settings(settings.to_dict()), nl=False)
         return
     use_threads(threads)
-    with joined_ranks(device=settings.device) as ranks, _first_speaks(ranks):
-        report = _fit(
+    with joined_ranks(device=settings.device) as ranks, first_speaks(ranks):
+        report = train_in_folder(
             settings,
             ranks,
             shards=shards,
@@ -119,74 +111,6 @@ FLAGS = (
 """Those that are fields of TrainConfig, with its defaults."""
 
 
-@contextmanager
-def _first_speaks(ranks: Any) -> Iterator[None]:
-    """Let the first of the processes that torchrun started print, and fail for all."""
-    if ranks.first:
-        yield
-        return
-    try:
-        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
-            yield
-    except I2STError:
-        # torchrun ends all processes when one fails, and the first has yet to say why.
-        raise typer.Exit(0) from None
-
-
-def _fit(
-    config: Any,
-    ranks: Any,
-    *,
-    shards: Path | None,
-    run: Path | None,
-    resume: bool,
-    allow_nondeterministic: bool,
-) -> Any:
-    """Open the shards and train in a folder; the report."""
-    from i2st_model.runs import discard_unused, find_newest_shards, name_latest
-    from i2st_model.training.run import train as fit
-
-    with ranks.together():
-        folder = shards or find_newest_shards(Path("shards"))
-        device = ranks.own_device(config.device)
-        store = open_features(folder, config.frames, encoder=config.encoder, device=device)
-    folder = Path(ranks.from_first(lambda: str(run or _new_run(config, store))))
-    note(f"run: {folder}")
-    show_settings({**asdict(config), "threads": used_threads()})
-    with progress("steps") as show:
-
-        def tell(p: Any) -> None:
-            for sentence in p.notes:
-                note(sentence)
-            show(p.step, p.num_steps, _train_line(p))
-
-        try:
-            report = fit(
-                config,
-                store,
-                folder,
-                resume=resume,
-                allow_nondeterministic=allow_nondeterministic,
-                on_progress=tell,
-            )
-        finally:
-            if ranks.first:
-                discard_unused(folder)
-    if ranks.first and folder.parent.resolve() == RUNS.resolve():
-        name_latest(folder)
-    return report
-
-
-def _new_run(config: Any, store: Any) -> Path:
-    from i2st_model.runs import new_run_folder, unfinished_runs
-
-    for old in unfinished_runs(RUNS):
-        note(f"unfinished: {old}; `i2st train --run {old} --resume` would go on with it")
-    dataset = store.index.dataset_name
-    name = dataset if config.method == "i2st" else f"{dataset}-{config.method.partition(':')[0]}"
-    return new_run_folder(RUNS, name, today=date.today())
-
-
 def _summary(report: Any) -> dict[str, Any]:
     accuracy = report.val_accuracy
     return {
@@ -199,10 +123,3 @@ def _summary(report: Any) -> dict[str, Any]:
         "train_classes": len(report.train_classes),
         "seconds": round(report.seconds, 1),
     }
-
-
-def _train_line(p: Any) -> str:
-    parts = [f"{p.episodes} episodes"]
-    parts += [] if p.loss is None else [f"loss {p.loss:.3f}", f"accuracy {p.accuracy:.1f}"]
-    parts += [] if p.val_accuracy is None else [f"val {p.val_accuracy:.1f}"]
-    return ", ".join(parts)

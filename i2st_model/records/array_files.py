@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from i2st_model.runs import write_whole
+from i2st_model.whole_files import write_whole
 from pipeline.errors import ConfigError, RecordError, ResourceError
 from pipeline.strict_json import parse_strictly
 

@@ -7,11 +7,13 @@ import torch
 
 from data_manifests import __version__
 from i2st_model.checkpoints import load_checkpoint
-from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, read_config, write_json
-from i2st_model.training.config import TrainConfig, TrainReport, train_config
+from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, read_config
+from i2st_model.training.config import TrainConfig, train_config
 from i2st_model.training.initial import initial_sha256
+from i2st_model.training.reports import TrainReport
 from i2st_model.training.schedules import num_steps
 from i2st_model.training.store import VideoStore
+from i2st_model.whole_files import write_json
 from pipeline.devices import resolve_device
 from pipeline.errors import ConfigError
 from pipeline.shards.fingerprint import differences

@@ -8,9 +8,10 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from i2st_model.runs import locked
-from i2st_model.training.config import TrainConfig, TrainProgress, TrainReport
+from i2st_model.training.config import TrainConfig
+from i2st_model.training.keeper import OnProgress
 from i2st_model.training.ranks import current_ranks
+from i2st_model.training.reports import TrainProgress, TrainReport
 from i2st_model.training.resume import (
     FINISHED,
     NEW,
@@ -19,9 +20,10 @@ from i2st_model.training.resume import (
     record_run,
     run_status,
 )
+from i2st_model.training.run_folder import locked
 from i2st_model.training.setup import own_torch
 from i2st_model.training.store import VideoStore
-from i2st_model.training.trainer import OnProgress, Trainer
+from i2st_model.training.trainer import Trainer
 
 
 def train(

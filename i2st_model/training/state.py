@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from i2st_model.checkpoints import load_tensors, read_values, save_tensors
+from i2st_model.tensor_files import load_tensors, read_values, save_tensors
 from i2st_model.training.learner import Learner
 from pipeline.errors import CheckpointError
 

@@ -1,0 +1,114 @@
+"""How `i2st train` trains in a folder, and what it says meanwhile."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from i2st_model.commands.opening import open_features, used_threads
+from pipeline.commands.console import note, show_settings
+from pipeline.commands.progress import progress
+from pipeline.errors import I2STError
+
+RUNS = Path("runs")
+
+
+@contextmanager
+def first_speaks(ranks: Any) -> Iterator[None]:
+    """Let the first of the processes that torchrun started print, and fail for all.
+
+    Args:
+        ranks: the processes.
+
+    Raises:
+        Exit: in the others, where any fails.
+    """
+    if ranks.first:
+        yield
+        return
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+            yield
+    except I2STError:
+        # torchrun ends all processes when one fails, and the first has yet to say why.
+        raise typer.Exit(0) from None
+
+
+def train_in_folder(
+    config: Any,
+    ranks: Any,
+    *,
+    shards: Path | None,
+    run: Path | None,
+    resume: bool,
+    allow_nondeterministic: bool,
+) -> Any:
+    """Open the shards and train in a folder, saying how far it is.
+
+    Args:
+        config: the TrainConfig.
+        ranks: the processes that share the run.
+        shards: folder of the shards; None takes the newest.
+        run: folder of the run; None makes a new one in runs/
+        resume: go on with what is in it.
+        allow_nondeterministic: also on other threads or another device.
+
+    Returns:
+        The TrainReport.
+    """
+    from i2st_model.runs import find_newest_shards
+    from i2st_model.training.run import train as fit
+    from i2st_model.training.run_folder import discard_unused, name_latest
+
+    with ranks.together():
+        folder = shards or find_newest_shards(Path("shards"))
+        device = ranks.own_device(config.device)
+        store = open_features(folder, config.frames, encoder=config.encoder, device=device)
+    folder = Path(ranks.from_first(lambda: str(run or _new_run(config, store))))
+    note(f"run: {folder}")
+    show_settings({**asdict(config), "threads": used_threads()})
+    with progress("steps") as show:
+
+        def tell(p: Any) -> None:
+            for sentence in p.notes:
+                note(sentence)
+            show(p.step, p.num_steps, _train_line(p))
+
+        try:
+            report = fit(
+                config,
+                store,
+                folder,
+                resume=resume,
+                allow_nondeterministic=allow_nondeterministic,
+                on_progress=tell,
+            )
+        finally:
+            if ranks.first:
+                discard_unused(folder)
+    if ranks.first and folder.parent.resolve() == RUNS.resolve():
+        name_latest(folder)
+    return report
+
+
+def _new_run(config: Any, store: Any) -> Path:
+    from i2st_model.runs import unfinished_runs
+    from i2st_model.training.run_folder import new_run_folder
+
+    for old in unfinished_runs(RUNS):
+        note(f"unfinished: {old}; `i2st train --run {old} --resume` would go on with it")
+    dataset = store.index.dataset_name
+    name = dataset if config.method == "i2st" else f"{dataset}-{config.method.partition(':')[0]}"
+    return new_run_folder(RUNS, name, today=date.today())
+
+
+def _train_line(p: Any) -> str:
+    parts = [f"{p.episodes} episodes"]
+    parts += [] if p.loss is None else [f"loss {p.loss:.3f}", f"accuracy {p.accuracy:.1f}"]
+    parts += [] if p.val_accuracy is None else [f"val {p.val_accuracy:.1f}"]
+    return ", ".join(parts)
