@@ -179,12 +179,35 @@ def test_more_blocks_than_there_are_say_how_many_there_are():
 
 
 def test_reset_puts_back_what_training_changed(weights):
-    encoder = build(weights, trained="lora", rank=2)
+    encoder = build(weights, trained="last_blocks", blocks=1)
     before = all_weights(encoder)
     take_step(encoder, some_views(encoder))
     assert any(not value.equal(before[name]) for name, value in all_weights(encoder).items())
-    encoder.reset()
+    encoder.reset(0)
     assert all(value.equal(before[name]) for name, value in all_weights(encoder).items())
+
+
+def test_reset_draws_adapters_from_the_seed_alone(weights):
+    encoder = build(weights, "timm:test_vit", trained="lora", rank=2)
+    views = some_views(encoder)
+    expected = [features.detach() for features in encoder(views)]
+    drawn = []
+    for seed in (5, 6, 5):
+        torch.manual_seed(len(drawn))
+        take_step(encoder, views)
+        encoder.reset(seed)
+        assert torch.initial_seed() == len(drawn)
+        after = all_weights(encoder)
+        drawn.append({name: value for name, value in after.items() if ".lora_A." in name})
+        assert all(not value.any() for name, value in after.items() if ".lora_B." in name)
+    for name, value in drawn[0].items():
+        assert value.equal(drawn[2][name])
+        assert not value.equal(drawn[1][name])
+        # Uniform within 1 / sqrt(inputs), as layers of torch and peft start.
+        bound = value[0].numel() ** -0.5
+        assert 0.9 * bound < value.abs().max() <= bound
+    for features, wanted in zip(encoder(views), expected, strict=True):
+        assert torch.equal(features, wanted)
 
 
 # --- adapters ---

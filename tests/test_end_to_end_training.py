@@ -16,13 +16,13 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import cli
-from i2st_model.checkpoints import load_tensors, save_tensors
 from i2st_model.end_to_end.open_store import open_store, open_store_of
 from i2st_model.evaluation import EvaluateConfig, evaluate
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method
 from i2st_model.methods.clips import Clips
 from i2st_model.runs import CHECKPOINT_NAME, LOG_NAME
+from i2st_model.tensor_files import load_tensors, save_tensors
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.learners import build_learner
 from i2st_model.training.run import train
@@ -208,6 +208,20 @@ def test_a_run_that_was_cut_short_goes_on_to_the_same_bytes(folder, small, tmp_p
     assert report.resumed_at == 2
     for name in (CHECKPOINT_NAME, LOG_NAME):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_adapters_start_from_the_seed_of_the_run(folder, small):
+    config = replace(small, encoder={**small.encoder, "trained": "lora", "rank": 2})
+    store, starts = opened(folder, config), []
+    for seed in (0, 1, 0):
+        seeded = replace(config, seed=seed)
+        with own_torch():
+            classes = pool_sampler(seeded, store).videos
+            learner = build_learner(seeded, store, classes=classes, device=CPU)
+        named = learner.network.encoder.named_parameters()
+        starts.append(torch.cat([value.detach().flatten() for name, value in named]))
+    assert torch.equal(starts[0], starts[2])
+    assert not torch.equal(starts[0], starts[1])
 
 
 def test_a_checkpoint_holds_what_trained_and_the_network(folder, small, finished, tmp_path):

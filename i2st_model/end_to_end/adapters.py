@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+import torch
 from torch import nn
 
 from pipeline.errors import BackendError, ConfigError
@@ -46,6 +47,23 @@ def add_adapters(network: nn.Module, rank: int, *, run: Callable[[], object], na
     network.requires_grad_(False)
     settings = peft.LoraConfig(r=rank, lora_alpha=SCALE * rank, target_modules=targets)
     peft.inject_adapter_in_model(settings, network)
+
+
+@torch.no_grad()
+def draw_adapters(network: nn.Module, seed: int) -> None:
+    """Draw the adapters of `add_adapters` anew: A as peft does, B = 0.
+
+    Args:
+        network: has adapters; they are changed in place.
+        seed: decides A, on any device.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        if ".lora_B." in name:
+            parameter.zero_()
+        elif ".lora_A." in name:
+            drawn = torch.empty(parameter.shape)
+            parameter.copy_(nn.init.kaiming_uniform_(drawn, a=5**0.5, generator=generator))
 
 
 def adaptable_layers(network: nn.Module, run: Callable[[], object]) -> list[str]:

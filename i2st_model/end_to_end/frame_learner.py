@@ -22,6 +22,10 @@ from i2st_model.training.head import Head
 from i2st_model.training.head_learner import HeadLearner
 from i2st_model.training.learner import Losses, RatedParameters
 from i2st_model.training.precision import encoding
+from i2st_model.training.setup import INITIAL, torch_seed
+
+ADAPTERS = INITIAL - 1
+"""Number of the torch seed that adapters are drawn from; no step reaches it."""
 
 
 class EndToEnd(nn.Module):
@@ -67,7 +71,7 @@ class FrameLearner(HeadLearner):
         assert isinstance(store.reader, EncodedFrames)
         self._reader, self._encoder = store.reader, store.reader.encoder
         self._encoder.frozen.to(device)
-        self._encoder.reset()
+        self._encoder.reset(torch_seed(config.seed, ADAPTERS))
         self._reader.weights_of = None
         super().__init__(config, store, head=head, classes=classes, device=device)
         self.network = EndToEnd(self._encoder, self.head.module)

@@ -55,7 +55,7 @@ def open_store(
             "`--store features`, or train an encoder with --set encoder.name=timm:resnet50"
         )
     place = torch.device(resolve_device(device))
-    # Adapters are drawn at random; the draw shall not move the caller's generators.
+    # Learners draw adapters from their run's seed; this draw shall not move the caller's state.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(0)
         trainable = TrainableEncoder(encoder_config(encoder), place)

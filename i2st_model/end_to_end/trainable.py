@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from i2st_model.end_to_end.adapters import add_adapters
+from i2st_model.end_to_end.adapters import add_adapters, draw_adapters
 from i2st_model.end_to_end.encoder_config import EncoderConfig
 from i2st_model.end_to_end.parameters import open_all, open_last_blocks
 from pipeline.encoders import get_encoder
@@ -63,10 +63,16 @@ class TrainableEncoder(nn.Module):
         self._initial = [value.detach().cpu().clone() for value in self.trained.values()]
 
     @torch.no_grad()
-    def reset(self) -> None:
-        """Put the initial weights back, so that no run begins where another ended."""
+    def reset(self, seed: int) -> None:
+        """Put the initial weights back, so that no run begins where another ended.
+
+        Args:
+            seed: of adapters, which start at random.
+        """
         for parameter, initial in zip(self.trained.values(), self._initial, strict=True):
             parameter.copy_(initial)
+        if self.config.trained == "lora":
+            draw_adapters(self.network, seed)
 
     @property
     def network(self) -> nn.Module:
