@@ -9,7 +9,8 @@ videos one of them is.
 import numpy as np
 
 from i2st_model.records.episode_sets import EpisodeSet
-from i2st_model.records.results import Provenance, Result
+from i2st_model.records.provenance import Provenance
+from i2st_model.records.results import Result
 
 
 def draw_set(

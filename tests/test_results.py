@@ -15,7 +15,8 @@ from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method
 from i2st_model.records.array_files import dump_arrays
 from i2st_model.records.episode_files import load_episodes, save_episodes
-from i2st_model.records.results import Provenance, Result, load_results, save_results
+from i2st_model.records.provenance import Provenance
+from i2st_model.records.results import Result, load_results, save_results
 from pipeline.errors import I2STError, RecordError
 
 FEW = EvaluateConfig(episodes=40, shot=2, queries=3, device="cpu")

@@ -9,7 +9,8 @@ from i2st_model.end_to_end.encoded_frames import EncodedFrames
 from i2st_model.evaluating.config import Precision
 from i2st_model.features import FeatureStore
 from i2st_model.methods.base import FewShotMethod
-from i2st_model.records.results import Provenance, Result
+from i2st_model.records.provenance import Provenance
+from i2st_model.records.results import Result
 from i2st_model.training.config import TrainConfig
 
 NO_SETTINGS = ("seed", "device", "log_every", "state_every", "cache_gib", "preset")

@@ -25,55 +25,10 @@ from i2st_model.records.episode_files import (
     require_format,
 )
 from i2st_model.records.episode_sets import EpisodeSet
+from i2st_model.records.provenance import Provenance, provenance_values, read_provenance
 
 FORMAT = "i2st-results"
 FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Provenance:
-    """What made the predictions."""
-
-    method: str
-    uses_class_names: bool
-    """Whether the method knows the names of the classes it is tested on."""
-    digest: str
-    """Of the shards that were read; the episodes may have been drawn from others."""
-    precision: str
-    """float32 or float64."""
-    frames: int | None = None
-    """T, of the clips that were seen; None in files from before it was kept."""
-    encoder_run: str | None = None
-    """Name of the run whose trained encoder made the features; None for features as stored."""
-    encoder_sha256: str | None = None
-    """Of that run's checkpoint."""
-    run: str | None = None
-    """Name of the training run's folder; None for methods without training."""
-    checkpoint_sha256: str | None = None
-    """Of the run's checkpoint."""
-    train_seed: int | None = None
-    """Seed of the training run."""
-    training: Mapping[str, Any] | None = None
-    """What else decided the weights: settings, shards, train classes; None in files from before it
-    was kept."""
-
-    def __post_init__(self) -> None:
-        if self.frames is not None and self.frames < 1:
-            raise ValueError(f"frames={self.frames}; clips have at least one")
-
-    def run_words(self) -> str:
-        """Which training run made the weights: its name, its seed and what its checkpoint holds."""
-        seed = "" if self.train_seed is None else f", seed {self.train_seed}"
-        return f"run {self.run}{seed}, checkpoint {(self.checkpoint_sha256 or 'unknown')[:12]}"
-
-    def seen(self) -> str:
-        """What of the videos the method saw, in words that differ where that does."""
-        length = f"{self.frames} frames" if self.frames else "an unknown number of frames"
-        if self.encoder_sha256 is None:
-            return length
-        if self.encoder_sha256 == self.checkpoint_sha256:
-            return f"{length} by its own encoder"
-        return f"{length} by the encoder of run {self.encoder_run} ({self.encoder_sha256[:8]})"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,7 +87,7 @@ def save_results(path: Path, results: Sequence[Result]) -> str:
         "format_version": FORMAT_VERSION,
         "cells": [episode_values(cell) for cell in cells],
         "results": [
-            {"cell": place[id(one.episodes)], **_provenance_values(one.made_by)} for one in results
+            {"cell": place[id(one.episodes)], **provenance_values(one.made_by)} for one in results
         ],
     }
     return save_arrays(path, arrays, values)
@@ -171,38 +126,14 @@ def _result(
     number = said.get("cell")
     if predicted is None or type(number) is not int or not 0 <= number < len(cells):
         refuse(path, "a result lacks its episodes or predictions")
-    made_by: dict[str, Any] = {name: said.get(name) for name in _KINDS}
-    wrong = [name for name, kinds in _KINDS.items() if type(made_by[name]) not in kinds]
-    if wrong:
-        refuse(path, f"the {wrong[0]} of a result is {made_by[wrong[0]]!r:.40}")
     try:
         return Result(
-            made_by=Provenance(**made_by),
+            made_by=read_provenance(said),
             episodes=cells[number],
             predicted=predicted.astype(np.int64),
         )
     except ValueError as error:
         refuse(path, str(error))
-
-
-_TEXT_OR_NONE = (str, type(None))
-_KINDS: dict[str, tuple[type, ...]] = {
-    "method": (str,),
-    "uses_class_names": (bool,),
-    "digest": (str,),
-    "precision": (str,),
-    "frames": (int, type(None)),
-    "encoder_run": _TEXT_OR_NONE,
-    "encoder_sha256": _TEXT_OR_NONE,
-    "run": _TEXT_OR_NONE,
-    "checkpoint_sha256": _TEXT_OR_NONE,
-    "train_seed": (int, type(None)),
-    "training": (dict, type(None)),
-}
-
-
-def _provenance_values(made_by: Provenance) -> dict[str, Any]:
-    return {name: getattr(made_by, name) for name in _KINDS}
 
 
 def _arrays_of(arrays: Arrays, cell: int) -> Arrays:
