@@ -134,7 +134,7 @@ def test_evaluation_gives_the_method_its_classes(clip, tmp_path):
             assert one.predicted[episode, :, 0].tolist() == logits.argmax(dim=1).tolist()
     # Random weights recognise nothing, but what they say of a video does not depend on the shots.
     assert found.accuracy.mean < 60
-    assert len(np.unique(again.predictions.predicted)) > 1
+    assert len(np.unique(again.result.predicted)) > 1
 
 
 # --- refusals ---

@@ -9,8 +9,9 @@ from synthetic_shards import make_shards
 from torch import nn
 
 from i2st_model.evaluating import engine
-from i2st_model.evaluating.engine import PreparedVideos, pair_table, predict, table_pays
+from i2st_model.evaluating.engine import PreparedVideos, predict
 from i2st_model.evaluating.episode_draws import draw_episodes
+from i2st_model.evaluating.pair_tables import pair_table, table_pays
 from i2st_model.evaluating.scoring import prepare_videos
 from i2st_model.evaluation import EvaluateConfig, evaluate, evaluate_sets, prepare
 from i2st_model.features import FeatureStore

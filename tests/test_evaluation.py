@@ -11,12 +11,15 @@ from i2st_model.drawing.class_videos import group_videos
 from i2st_model.episodes import EpisodeSampler
 from i2st_model.evaluating.episode_draws import draw_episodes
 from i2st_model.evaluating.evaluated import per_class_accuracy
-from i2st_model.evaluating.scoring import PREPARE_VIDEOS, Predictions, prepare_videos
+from i2st_model.evaluating.scoring import PREPARE_VIDEOS, prepare_videos
 from i2st_model.evaluation import EvaluateConfig, evaluate, evaluate_sets
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method
 from i2st_model.methods import METHODS
 from i2st_model.methods.protonet import ProtoNet
+from i2st_model.records.episode_sets import EpisodeSet
+from i2st_model.records.provenance import Provenance
+from i2st_model.records.results import Result
 from i2st_model.statistics import paired_difference
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.run import train
@@ -142,7 +145,7 @@ def test_trained_network_gives_the_same_predictions_one_clip_and_episode_at_a_ti
                 for i, row in enumerate(rows):
                     query = {key: value[None] for key, value in clip(row).items()}
                     scores = network.logits(query, {k: v[None] for k, v in classes.items()})
-                    assert found.predictions.predicted[number, n, i] == scores[0, 0].argmax()
+                    assert found.result.predicted[number, n, i] == scores[0, 0].argmax()
 
 
 @pytest.mark.parametrize("name", [*BASELINES, "i2st"])
@@ -153,22 +156,30 @@ def test_predictions_are_the_same_for_every_batch_size_and_twice(store, shards, 
         for size in (None, None, 60, 1, 7, 500)
     ]
     for other in results[1:]:
-        np.testing.assert_array_equal(results[0].predictions.predicted, other.predictions.predicted)
+        np.testing.assert_array_equal(results[0].result.predicted, other.result.predicted)
         assert other.to_json() == results[0].to_json()
 
 
 def test_per_class_accuracy_by_hand():
-    # Two 2-way episodes with two queries: class 7 right 2 + 1 of 4, class 5 right 0 of 2.
-    predictions = Predictions(
-        classes=np.array([[7, 5], [2, 7]]),
-        predicted=np.array([[[0, 0], [0, 0]], [[0, 1], [1, 0]]]),
+    # Two 2-way episodes with two queries: class 3 right 2 + 1 of 4, class 1 right 0 of 2.
+    first = np.array([[[0], [4]], [[8], [0]]])  # classes 3 and 1, 2 and 3
+    episodes = EpisodeSet(
+        dataset="toy",
+        digest="0",
+        split="test",
+        seed=0,
+        disjoint_groups=False,
+        dropped_classes=(),
+        class_names=("never", "one", "two", "three"),
+        video_ids=tuple(f"{number:02d}" for number in range(12)),
+        video_class=np.repeat([3, 1, 2], 4),
+        support=first,
+        query=first + [1, 2],
     )
-    names = [f"class {number}" for number in range(9)]
-    assert per_class_accuracy(predictions, names) == {
-        "class 2": 50.0,
-        "class 5": 0.0,
-        "class 7": 75.0,
-    }
+    made_by = Provenance(method="m", uses_class_names=False, digest="0", precision="float32")
+    predicted = np.array([[[0, 0], [0, 0]], [[0, 1], [1, 0]]])
+    result = Result(made_by=made_by, episodes=episodes, predicted=predicted)
+    assert per_class_accuracy(result) == {"one": 0.0, "two": 50.0, "three": 75.0}
 
 
 def test_mean_of_classes_weighs_up_to_the_mean_of_episodes(store, shards):
@@ -218,13 +229,13 @@ def test_methods_meet_the_same_episodes(store, shards):
         evaluate(load_method(name, store, shards=shards, device="cpu")[0], store, FEW)
         for name in ("protonet", "bi_mhm")
     )
-    np.testing.assert_array_equal(first.predictions.classes, second.predictions.classes)
+    np.testing.assert_array_equal(first.result.episodes.classes, second.result.episodes.classes)
     difference = paired_difference(first.per_episode, second.per_episode)
     assert difference.mean == pytest.approx(first.accuracy.mean - second.accuracy.mean)
     other = evaluate(
         load_method("protonet", store, shards=shards, device="cpu")[0], store, replace(FEW, seed=1)
     )
-    assert not np.array_equal(first.predictions.classes, other.predictions.classes)
+    assert not np.array_equal(first.result.episodes.classes, other.result.episodes.classes)
 
 
 # --- refusals ---

@@ -1,15 +1,13 @@
 """The evaluation engine: videos prepared once, then episodes as gathers, the cheapest exact way.
 
 Public few-shot code runs its head episode by episode on clips that it encodes anew. Here a method
-prepares every video once, and scores many episodes at a time. Where the score of two videos depends
-on nothing else, one table of all pairs holds every score there can be; it is made when that costs
-less than the pairs that the episodes ask for. Launches have fixed shapes, so that no score depends
-on its mates.
+prepares every video once, and scores many episodes at a time, by a table of all pairs of videos
+where that is exact and cheaper. Launches have fixed shapes, so that no score depends on its mates.
 
 Shape letters: V videos, E episodes, N way, K shot, q queries per class, Q = N q.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,14 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from i2st_model.evaluating.scoring import Score, episodes_at_a_time
+from i2st_model.evaluating.pair_tables import look_up, pair_table, table_pays
+from i2st_model.evaluating.scoring import Score, Scores, episodes_at_a_time
 from i2st_model.methods.base import FewShotMethod
 from i2st_model.records.episode_sets import EpisodeSet
 
-TABLE_QUERIES, TABLE_SUPPORT = 32, 128
-"""Videos per launch of the table of all pairs."""
-GATHERED_PAIR = 2
-"""Cost of a pair among gathered clips, measured in pairs of the table, which gathers none."""
 TABLE_EPISODES = 2048
 """Episodes looked up at a time."""
 
@@ -78,76 +73,59 @@ def predict(
     support_ENK = places[torch.from_numpy(episodes.support).to(device)]
     query_EQ = places[torch.from_numpy(episodes.query).to(device)].flatten(1)
     method, shot = prepared.method, episodes.shot
-    scores: Callable[[Tensor, Tensor], Tensor]
+    scores: Scores
     if table_pays(method, len(rows), query_EQ.numel() * episodes.way * shot, shot):
-        table = _look_up(pair_table(method.score, prepared.tensors, places), places)
+        table = look_up(pair_table(method.score, prepared.tensors, places), places)
         size = batch_episodes or TABLE_EPISODES
         scores = table
     else:
         clips = episodes.way * (shot + episodes.queries)
         size = batch_episodes or episodes_at_a_time(prepared.tensors, clips)
-        scores = _gather(method, prepared.tensors)
-    parts = []
-    for first in range(0, episodes.num_episodes, size):
-        parts.append(_one_batch(scores, support_ENK, query_EQ, first, size))
+        scores = gathered(method.score, prepared.tensors, average=method.averages_shots)
+    parts, done = [], 0
+    for part in predict_batches(scores, support_ENK, query_EQ, size):
+        parts.append(part)
+        done += len(part)
         if on_batch is not None:
-            on_batch(min(first + size, episodes.num_episodes))
+            on_batch(done)
     return torch.cat(parts).view(episodes.query.shape).cpu().numpy()
 
 
-def table_pays(method: FewShotMethod, num_videos: int, pairs: int, shot: int) -> bool:
-    """Whether a table of all pairs is exact for a method, and cheaper than the pairs needed."""
-    exact = method.classes_apart and (shot == 1 or method.shots_apart)
-    return exact and GATHERED_PAIR * pairs > num_videos**2
-
-
-def pair_table(score: Score, tensors: Mapping[str, Tensor], places: Tensor) -> Tensor:
-    """Score every video as a query against every video as the one shot of a class.
+def predict_batches(
+    scores: Scores, support_ENK: Tensor, query_EQ: Tensor, size: int
+) -> Iterator[Tensor]:
+    """Predict the class of every query, some episodes at a time.
 
     Args:
-        score: of a method whose classes are apart.
-        tensors: what it prepared.
-        places: (V,) int64. Which of the prepared videos.
+        scores: see `gathered`.
+        support_ENK: (E, N, K) int64. Places among the prepared videos.
+        query_EQ: (E, Q) int64. The same of the queries.
+        size: episodes at a time.
+
+    Yields:
+        Tensor: (e, Q) int64 position among the episode's classes, of the next e episodes.
+    """
+    for first in range(0, len(query_EQ), size):
+        yield _one_batch(scores, support_ENK, query_EQ, first, size)
+
+
+def gathered(score: Score, tensors: Mapping[str, Tensor], *, average: bool = False) -> Scores:
+    """Scores of episodes by a method, on what it prepared.
+
+    Args:
+        score: of the method: support, query -> logits.
+        tensors: what it prepared, first axis V.
+        average: give it the mean over shots as one shot.
 
     Returns:
-        (V, V) float; row is the query, column the support.
+        A function of places among the prepared videos.
     """
-    num_videos = len(places)
-    support = places[_padded(num_videos, TABLE_SUPPORT, places.device)]
-    query = places[_padded(num_videos, TABLE_QUERIES, places.device)]
-    strips = []
-    for some in query.split(TABLE_QUERIES):
-        queries = {name: value[None, some] for name, value in tensors.items()}
-        columns = [
-            score({name: value[None, shots, None] for name, value in tensors.items()}, queries)[0]
-            for shots in support.split(TABLE_SUPPORT)
-        ]
-        strips.append(torch.cat(columns, dim=1))
-    return torch.cat(strips)[:num_videos, :num_videos]
-
-
-def _look_up(table: Tensor, places: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """Scores of episodes as means over shots of entries of the table."""
-    of_place = torch.empty(int(places.max()) + 1, dtype=torch.int64, device=places.device)
-    of_place[places] = torch.arange(len(places), device=places.device)
-
-    def scores(support_ENK: Tensor, query_EQ: Tensor) -> Tensor:
-        query, support = of_place[query_EQ], of_place[support_ENK]
-        return table[query[:, :, None, None], support[:, None]].mean(dim=3)
-
-    return scores
-
-
-def _gather(
-    method: FewShotMethod, tensors: Mapping[str, Tensor]
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """Scores of episodes by the method, on what it prepared."""
-    average = method.averages_shots and all(v.is_floating_point() for v in tensors.values())
-    take = _mean_shots if average else _all_shots
+    floats = all(value.is_floating_point() for value in tensors.values())
+    take = _mean_shots if average and floats else _all_shots
 
     def scores(support_ENK: Tensor, query_EQ: Tensor) -> Tensor:
         support = {name: take(value, support_ENK) for name, value in tensors.items()}
-        return method.score(support, {n: _queries(value, query_EQ) for n, value in tensors.items()})
+        return score(support, {n: _queries(value, query_EQ) for n, value in tensors.items()})
 
     return scores
 
@@ -169,7 +147,7 @@ def _mean_shots(values: Tensor, support_ENK: Tensor) -> Tensor:
 
 
 def _one_batch(
-    scores: Callable[[Tensor, Tensor], Tensor],
+    scores: Scores,
     support_ENK: Tensor,
     query_EQ: Tensor,
     first: int,
@@ -180,9 +158,3 @@ def _one_batch(
     left = int((some < len(query_EQ)).sum())
     some = some.clamp(max=len(query_EQ) - 1)
     return scores(support_ENK[some], query_EQ[some]).argmax(dim=-1)[:left]
-
-
-def _padded(count: int, multiple: int, device: torch.device) -> Tensor:
-    """0 .. count - 1, with the last one repeated up to a whole number of launches."""
-    whole = -(-count // multiple) * multiple
-    return torch.arange(whole, device=device).clamp(max=count - 1)

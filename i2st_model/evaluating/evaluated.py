@@ -3,7 +3,6 @@
 Shape letters: E episodes, N way, q queries per class.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from i2st_model.evaluating.config import EvaluateConfig
-from i2st_model.evaluating.scoring import Predictions
 from i2st_model.records.results import Result
 from i2st_model.statistics import Accuracy, mean_accuracy
 
@@ -39,11 +37,6 @@ class Evaluation:
     def per_episode(self) -> NDArray[np.float64]:
         """(E,) accuracy in [0, 1], for paired differences."""
         return self.result.per_episode
-
-    @property
-    def predictions(self) -> Predictions:
-        """Predictions beside the classes, numbered as in the episodes' ``class_names``."""
-        return Predictions(classes=self.result.episodes.classes, predicted=self.result.predicted)
 
     @property
     def num_videos(self) -> int:
@@ -97,23 +90,21 @@ class Evaluation:
         }
 
 
-def per_class_accuracy(predictions: Predictions, class_names: Sequence[str]) -> dict[str, float]:
+def per_class_accuracy(result: Result) -> dict[str, float]:
     """Percent of each class's queries that were recognised, over all episodes that drew it.
 
     Args:
-        predictions: of all episodes.
-        class_names: names by class number.
+        result: of all episodes.
 
     Returns:
         Class name -> percent, in the order of class numbers; classes never drawn are absent.
     """
-    share = predictions.correct.mean(axis=2)
-    drawn = np.bincount(predictions.classes.ravel(), minlength=len(class_names))
-    right = np.bincount(
-        predictions.classes.ravel(), weights=share.ravel(), minlength=len(class_names)
-    )
+    numbers, names = result.episodes.classes.ravel(), result.episodes.class_names
+    drawn = np.bincount(numbers, minlength=len(names))
+    share = result.correct.mean(axis=2).ravel()
+    right = np.bincount(numbers, weights=share, minlength=len(names))
     return {
-        class_names[int(number)]: float(100.0 * right[number] / drawn[number])
+        names[int(number)]: float(100.0 * right[number] / drawn[number])
         for number in np.flatnonzero(drawn)
     }
 
@@ -133,7 +124,6 @@ def evaluation_of(
         Accuracies, and what they are made of.
     """
     episodes = result.episodes
-    predictions = Predictions(classes=episodes.classes, predicted=result.predicted)
     return Evaluation(
         dataset=dataset,
         config=replace(
@@ -148,7 +138,7 @@ def evaluation_of(
             disjoint_groups=episodes.disjoint_groups,
         ),
         accuracy=mean_accuracy(result.per_episode),
-        per_class=per_class_accuracy(predictions, episodes.class_names),
+        per_class=per_class_accuracy(result),
         result=result,
         checkpoint=checkpoint,
     )

@@ -122,12 +122,7 @@ class Trainer:
     def _validation(self) -> Validation | None:
         if self.val is None or not self.ranks.first:
             return None
-        return Validation(
-            self.val,
-            count=self.config.val_episodes,
-            num_rows=len(self.store.reader.class_index),
-            device=self.device,
-        )
+        return Validation(self.val, count=self.config.val_episodes, device=self.device)
 
     def _batches(self, done: int) -> Generator[Any, None, None]:
         """This process's batches of all steps that are left, made one ahead."""

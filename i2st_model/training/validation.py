@@ -1,4 +1,7 @@
-"""The val split during training: one fixed set of episodes on which checkpoints are compared."""
+"""The val split during training: one fixed set of episodes on which checkpoints are compared.
+
+Shape letters: V videos, E episodes, N way, K shot, q queries per class, Q = N q.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,13 +11,8 @@ import torch
 
 from i2st_model.drawing.class_videos import ClassVideos
 from i2st_model.episodes import EpisodeSampler
-from i2st_model.evaluating.scoring import (
-    episode_batches,
-    episodes_at_a_time,
-    places_of,
-    predict_episodes,
-    prepare_videos,
-)
+from i2st_model.evaluating.engine import gathered, predict_batches
+from i2st_model.evaluating.scoring import episodes_at_a_time, prepare_videos
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.learner import Learner
 from i2st_model.training.store import VideoStore
@@ -27,32 +25,37 @@ class Validation:
     Args:
         sampler: draws the episodes.
         count: how many.
-        num_rows: rows there are in the shards.
         device: the learner's.
     """
 
-    def __init__(
-        self, sampler: EpisodeSampler, *, count: int, num_rows: int, device: torch.device
-    ) -> None:
-        self.sampler, self._count = sampler, count
+    def __init__(self, sampler: EpisodeSampler, *, count: int, device: torch.device) -> None:
         self.rows = np.array(sorted(row for videos in sampler.videos for row in videos.rows))
         """(V,) rows of the videos that episodes are drawn from."""
-        self._places = places_of(self.rows, num_rows, device)
+        drawn = sampler.batch(0, count)
+        places = [np.searchsorted(self.rows, rows) for rows in (drawn.support, drawn.query)]
+        support_ENK, query_ENq = (torch.from_numpy(numbers).to(device) for numbers in places)
+        self._support_ENK, self._query_EQ = support_ENK, query_ENq.flatten(1)
+        way, queries = query_ENq.shape[1:]
+        self._true_Q = torch.arange(way, device=device).repeat_interleave(queries)
 
     @torch.no_grad()
     def accuracy(self, learner: Learner) -> float:
         """Percent; leaves the network in training mode."""
         learner.network.eval()
         prepared = prepare_videos(self.rows, learner.prepare)
-        clips = self.sampler.way * (self.sampler.shot + self.sampler.queries)
-        size = episodes_at_a_time(prepared, clips)
+        clips = self._support_ENK[0].numel() + self._query_EQ.shape[1]
+        batches = predict_batches(
+            gathered(learner.score, prepared),
+            self._support_ENK,
+            self._query_EQ,
+            episodes_at_a_time(prepared, clips),
+        )
         correct = [
-            predict_episodes(episode, self._places, prepared, learner.score).correct.mean()
-            * len(episode.classes)
-            for episode in episode_batches(self.sampler, self._count, size)
+            (predicted == self._true_Q).double().mean().item() * len(predicted)
+            for predicted in batches
         ]
         learner.network.train()
-        return float(100.0 * sum(correct) / self._count)
+        return 100.0 * sum(correct) / len(self._query_EQ)
 
 
 def val_sampler(
