@@ -1,13 +1,11 @@
 """`i2st extract`: its flags, and the settings that they make."""
 
-import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
 
 import typer
 
+from pipeline.commands import extract_options as flags
 from pipeline.commands.console import show_settings
 from pipeline.commands.extraction_report import note_missing, run_extraction, show_estimate
 from pipeline.commands.options import (
@@ -17,6 +15,7 @@ from pipeline.commands.options import (
     Edition,
     Json,
     MaskFiles,
+    PromptFile,
     PromptMode,
     SplitFile,
     SplitSeed,
@@ -37,98 +36,47 @@ def extract(
     edition: Edition = None,
     split_file: SplitFile = None,
     split_seed: SplitSeed = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the shards.  [default: shards/NAME]")
-    ] = None,
-    store: Annotated[
-        str, typer.Option(help="features, or frames: pictures for training an encoder.")
-    ] = "features",
-    frame_side: Annotated[
-        int, typer.Option(help="Longest short side of a stored frame, for --store frames.")
-    ] = 256,
-    encoder: Annotated[
-        str, typer.Option(help="open_clip:MODEL/TAG, timm:NAME, efficientnet-lite0 or -lite2.")
-    ] = "open_clip:ViT-B-16-quickgelu/openai",
-    weights: Annotated[Path | None, typer.Option(help="Weight file of the encoder.")] = None,
-    grid: Annotated[
-        int | None, typer.Option(help="Cells per side of the token grid.  [default: encoder's]")
-    ] = None,
-    geometry: Annotated[str, typer.Option(help="center_crop or full_frame.")] = "center_crop",
-    view_words: Annotated[
-        str | None,
-        typer.Option("--views", help="Views stored for training: some of flip,shift,scale."),
-    ] = None,
-    segmenter: Annotated[
-        str,
-        typer.Option(
-            help="sam_clip, sam3, grounding_dino_sam, precomputed, center_prior or none, some "
-            "with :MODEL."
-        ),
-    ] = "sam_clip",
-    sam: Annotated[
-        str | None, typer.Option(help="SAM of sam_clip: vit_b, vit_l, vit_h or a file.")
-    ] = None,
-    clip: Annotated[
-        str | None, typer.Option(help="CLIP of sam_clip: MODEL/TAG of open_clip.")
-    ] = None,
-    segmenter_option: Annotated[
-        list[str] | None,
-        typer.Option(help="Any other setting of the segmenter: name=value; repeat."),
-    ] = None,
+    out: flags.OutFolder = None,
+    store: flags.StoreKind = "features",
+    frame_side: flags.FrameSide = 256,
+    encoder: flags.EncoderName = "open_clip:ViT-B-16-quickgelu/openai",
+    weights: flags.EncoderWeights = None,
+    grid: flags.TokenGrid = None,
+    geometry: flags.Geometry = "center_crop",
+    view_words: flags.Views = None,
+    segmenter: flags.Segmenter = "sam_clip",
+    sam: flags.Sam = None,
+    clip: flags.Clip = None,
+    segmenter_option: flags.SegmenterOption = None,
     masks: MaskFiles = None,
-    prompts: Annotated[Path | None, typer.Option(help="YAML of your own prompts.")] = None,
+    prompts: PromptFile = None,
     prompt_mode: PromptMode = "nouns",
-    frames: Annotated[int, typer.Option(help="Frames stored per video.")] = 8,
-    frame_rule: Annotated[
-        str, typer.Option(help="segment_centres or uniform_endpoints.")
-    ] = "segment_centres",
-    decoder: Annotated[str, typer.Option(help="pyav or decord.")] = "pyav",
-    check_decoder: Annotated[
-        int, typer.Option(help="Compare this many videos with the other decoder first.")
-    ] = 0,
-    min_decoded_ratio: Annotated[
-        float, typer.Option(help="Refuse a file of which less decodes.")
-    ] = 0.95,
-    decode_timeout: Annotated[float, typer.Option(help="Seconds per video.")] = 60.0,
-    workers: Annotated[
-        int,
-        typer.Option(help="Processes, one per GPU; with --slurm jobs. 0 works in this process."),
-    ] = 0,
-    hands: Annotated[
-        int | None,
-        typer.Option(help="Portions a worker has in hand.  [default: its processors, and 1]"),
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(help="Work on this dask scheduler: tls://HOST:PORT, or tcp://127.0.0.1:PORT."),
-    ] = None,
-    tls_ca: Annotated[Path | None, typer.Option(help="For tls://: the authority's file.")] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="For tls://: the certificate.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="For tls://: its key.")] = None,
-    use_slurm: Annotated[
-        bool, typer.Option("--slurm", help="Work in SLURM jobs, as many as --workers.")
-    ] = False,
-    slurm_partition: Annotated[str | None, typer.Option(help="Of the jobs.")] = None,
-    slurm_account: Annotated[str | None, typer.Option(help="Of the jobs.")] = None,
-    slurm_cores: Annotated[int, typer.Option(help="Processors of a job.")] = 4,
-    slurm_gpus: Annotated[int, typer.Option(help="GPUs of a job.")] = 0,
-    slurm_memory: Annotated[str, typer.Option(help="Memory of a job.")] = "16GiB",
-    slurm_walltime: Annotated[str, typer.Option(help="Longest time of a job.")] = "24:00:00",
-    slurm_interface: Annotated[
-        str | None, typer.Option(help="Network interface that reaches the nodes, e.g. ib0.")
-    ] = None,
-    slurm_option: Annotated[
-        list[str] | None, typer.Option(help="Further directive, e.g. --constraint=a100; repeat.")
-    ] = None,
-    batch_frames: Annotated[int, typer.Option(help="Frames per encoder call.")] = 64,
-    shard_videos: Annotated[int, typer.Option(help="Videos per shard.")] = 64,
-    limit: Annotated[
-        int | None, typer.Option(help="At most this many videos, in turn from every class.")
-    ] = None,
-    retry_failed: Annotated[bool, typer.Option(help="Try failed videos again.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how much is left, from a probe; write nothing.")
-    ] = False,
+    frames: flags.StoredFrames = 8,
+    frame_rule: flags.FrameRule = "segment_centres",
+    decoder: flags.DecoderName = "pyav",
+    check_decoder: flags.CheckDecoder = 0,
+    min_decoded_ratio: flags.MinDecodedRatio = 0.95,
+    decode_timeout: flags.DecodeTimeout = 60.0,
+    workers: flags.Workers = 0,
+    hands: flags.Hands = None,
+    scheduler: flags.Scheduler = None,
+    tls_ca: flags.TlsCa = None,
+    tls_cert: flags.TlsCert = None,
+    tls_key: flags.TlsKey = None,
+    use_slurm: flags.Slurm = False,
+    slurm_partition: flags.SlurmPartition = None,
+    slurm_account: flags.SlurmAccount = None,
+    slurm_cores: flags.SlurmCores = 4,
+    slurm_gpus: flags.SlurmGpus = 0,
+    slurm_memory: flags.SlurmMemory = "16GiB",
+    slurm_walltime: flags.SlurmWalltime = "24:00:00",
+    slurm_interface: flags.SlurmInterface = None,
+    slurm_option: flags.SlurmOption = None,
+    batch_frames: flags.BatchFrames = 64,
+    shard_videos: flags.ShardVideos = 64,
+    limit: flags.VideoLimit = None,
+    retry_failed: flags.RetryFailed = False,
+    dry_run: flags.DryRun = False,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -185,7 +133,7 @@ def extract(
         geometry=geometry,
         views=tuple(word.strip() for word in view_words.split(",")) if view_words else (),
         segmenter=segmenter,
-        segmenter_options=_segmenter_options(sam, clip, segmenter_option),
+        segmenter_options=flags.segmenter_options(sam, clip, segmenter_option),
         masks=masks,
         prompt_mode=prompt_mode,
         frames=frames,
@@ -232,23 +180,3 @@ def _refuse_flags_of_jobs(ctx: typer.Context) -> None:
                 f"{flag} without --slurm would work on this machine; needed: both or neither; add "
                 f"--slurm, or drop {flag}"
             )
-
-
-def _segmenter_options(
-    sam: str | None, clip: str | None, settings: Sequence[str] | None
-) -> dict[str, Any]:
-    """Options of the segmenter; values are JSON where they can be, else words."""
-    options: dict[str, Any] = {}
-    for setting in settings or ():
-        name, equals, value = setting.partition("=")
-        if not name or not equals:
-            raise ConfigError(
-                f"--segmenter-option {setting!r} is no setting; name=value was needed; pass e.g. "
-                "--segmenter-option proposals=grid"
-            )
-        try:
-            options[name] = json.loads(value)
-        except ValueError:
-            options[name] = value
-    named = {"sam": sam, "clip": clip}
-    return {**options, **{name: value for name, value in named.items() if value is not None}}
