@@ -30,6 +30,11 @@ WORLDS: tuple[tuple[str, Mapping[str, Any], Mapping[str, Any]], ...] = (
     ("24 classes, 5-shot", EFFECTS, {"classes": 24, "shot": 5}),
     ("5 classes, all in every episode", EFFECTS, {"classes": 5}),
     ("10 classes that do not differ", {"of_videos": 1.0, "of_support": 0.5}, {"classes": 10}),
+    (
+        "the same, 5 clips of each source alike",
+        {"of_videos": 1.0, "of_support": 0.5, "of_one_source": 5},
+        {"classes": 10},
+    ),
     ("nothing differs", {}, {"classes": 10}),
 )
 

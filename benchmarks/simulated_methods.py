@@ -52,12 +52,19 @@ def answer(
     pulls: float = 0.0,
     of_videos: float = 0.0,
     of_support: float = 0.0,
+    of_one_source: int = 1,
     name: str = "a",
 ) -> Result:
-    """What one method answers; the widths are standard deviations of its effects."""
+    """What one method answers; the widths are standard deviations of its effects.
+
+    Clips of one source, as many as ``of_one_source`` says, share what a video does.
+    """
     count, total = len(episodes.class_names), len(episodes.video_ids)
     easy, pull = rng.normal(0, of_classes, count), rng.normal(0, pulls, count)
-    clip, support = rng.normal(0, of_videos, total), rng.normal(0, of_support, total)
+    clip, support = (
+        rng.normal(0, width, total // of_one_source).repeat(of_one_source)
+        for width in (of_videos, of_support)
+    )
     way = episodes.way
     utility = rng.gumbel(size=(*episodes.query.shape, way))
     utility += (pull[episodes.classes] + support[episodes.support].mean(axis=2))[:, None, None, :]
