@@ -18,7 +18,10 @@ from i2st_model.features import FeatureStore
 from i2st_model.methods import get_method
 from i2st_model.methods.base import FewShotMethod
 from i2st_model.methods.clips import TrainStatistics
+from i2st_model.methods.i2st import I2st
+from i2st_model.methods.options import split_spec
 from i2st_model.network import build_network
+from i2st_model.train_descriptors import classes_seen, mean_descriptor
 from pipeline.devices import resolve_device
 from pipeline.errors import ConfigError
 
@@ -38,12 +41,13 @@ def load_method(
     """Build a method.
 
     Args:
-        name: see `i2st_model.methods`.
+        name: see `i2st_model.methods`; options may stand behind it, of a trained method those
+            that say how its weights are read.
         store: features to evaluate on.
         shards: their folder, for messages.
         run: folder of the training run, for methods that are trained.
-        mean_classes: classes whose mean embedding centres a baseline; the train split's unless
-            given.
+        mean_classes: classes whose mean centres a method; the train split's unless given, or those
+            that a run on this dataset was trained on.
         device: auto, cpu or cuda.
 
     Returns:
@@ -56,17 +60,16 @@ def load_method(
         CheckpointError: the checkpoint is damaged.
     """
     place = torch.device(resolve_device(device))
-    method = None if name == TRAINED else get_method(name)
+    method = None if split_spec(name)[0] == TRAINED else get_method(name)
     if method is None or method.trainable or _trained_with_encoder(name, store, run):
-        return _of_run(name, store, shards, run, place)
-    names = list(mean_classes) if mean_classes is not None else store.classes_of("train")
-    rows = store.rows_of(names)
-    if method.needs_train_mean and not len(rows):
-        raise ConfigError(
-            f"{shards} holds no train video; {name} is centred on their mean; extract the train "
-            "split too"
-        )
-    method.fit(statistics_for(method, store, rows))
+        trained, checkpoint = _of_run(name, store, shards, run, place)
+        if isinstance(trained, I2st) and trained.probe is not None:
+            classes = mean_classes or classes_seen(checkpoint.info, store)
+            rows = _rows_to_centre_on(trained, store, shards, classes)
+            trained.centre_on(mean_descriptor(trained.network, store, rows, device=place))
+        return trained.to(place), checkpoint
+    classes = store.classes_of("train") if mean_classes is None else mean_classes
+    method.fit(statistics_for(method, store, _rows_to_centre_on(method, store, shards, classes)))
     return method.to(place).eval(), None
 
 
@@ -75,13 +78,19 @@ def _of_run(
 ) -> tuple[FewShotMethod, Checkpoint]:
     if run is None:
         raise ConfigError(f"method {name} has no run; trained weights were needed; pass --run")
-    method, checkpoint = load_trained(store, shards=shards, run=run, device=device)
-    if checkpoint.info.method != name:
+    return load_trained(name, store, shards=shards, run=run, device=device)
+
+
+def _rows_to_centre_on(
+    method: FewShotMethod, store: FeatureStore, shards: Path, classes: Sequence[str]
+) -> NDArray[np.int64]:
+    rows = store.rows_of(list(classes))
+    if not len(rows) and (method.needs_train_mean or method.trainable):
         raise ConfigError(
-            f"{run} is a run of {checkpoint.info.method}; one of {name} was needed; pass another "
-            "--run"
+            f"{shards} holds no train video; {method.name} is centred on their mean; extract the "
+            "train split too"
         )
-    return method, checkpoint
+    return rows
 
 
 def _trained_with_encoder(name: str, store: FeatureStore, run: Path | None) -> bool:
@@ -128,11 +137,12 @@ def train_statistics(store: FeatureStore, rows: NDArray[np.int64]) -> TrainStati
 
 
 def load_trained(
-    store: FeatureStore, *, shards: Path, run: Path, device: torch.device
+    name: str, store: FeatureStore, *, shards: Path, run: Path, device: torch.device
 ) -> tuple[FewShotMethod, Checkpoint]:
     """Load what a run trained and check that the shards' features are those it was trained on.
 
     Args:
+        name: of the method that was trained, and how to read it.
         store: features to evaluate on.
         shards: their folder, for messages.
         run: folder of the training run.
@@ -142,11 +152,15 @@ def load_trained(
         The method, and the checkpoint it comes from.
 
     Raises:
-        ConfigError: the features differ, or the run is not finished.
+        ConfigError: another method was trained, on other features, or the run is not finished.
         CheckpointError: the checkpoint is damaged.
     """
     checkpoint = load_checkpoint(run)
     info = checkpoint.info
+    if info.method != split_spec(name)[0]:
+        raise ConfigError(
+            f"{run} is a run of {info.method}; one of {name} was needed; pass another --run"
+        )
     require_compatible(info.fingerprint, store.index.fingerprint, shards=shards, run=run)
     frames = info.train.get("frames")
     if store.num_frames != (frames or store.num_stored):
@@ -155,14 +169,14 @@ def load_trained(
             f"{store.num_frames}; the same was needed; pass the same frames"
         )
     if info.method != TRAINED:
-        return _trained_method(store, checkpoint).to(device).eval(), checkpoint
+        return _trained_method(name, store, checkpoint).to(device).eval(), checkpoint
     network = build_network(network_config(info.network))
     _load_weights(store, network, checkpoint)
-    return get_method(TRAINED, network=network.to(device)), checkpoint
+    return get_method(name, network=network.to(device)), checkpoint
 
 
-def _trained_method(store: FeatureStore, checkpoint: Checkpoint) -> FewShotMethod:
-    method = get_method(checkpoint.info.method, **checkpoint.info.options)
+def _trained_method(name: str, store: FeatureStore, checkpoint: Checkpoint) -> FewShotMethod:
+    method = get_method(name, **checkpoint.info.options)
     # The weights bring the mean of the videos that were trained on; zeros hold its place.
     means = torch.zeros(store.index.embedding_dim) if method.needs_train_mean else None
     no_rows = np.empty(0, dtype=np.int64)

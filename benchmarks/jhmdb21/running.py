@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.jhmdb21.heads import HEADS, FrozenBoth
+from benchmarks.jhmdb21.heads import BESIDE, Beside, FrozenBoth
 from benchmarks.jhmdb21.jobs import QUERIES, SHOTS, Job
 from i2st_model.checkpoints import Checkpoint
 from i2st_model.evaluation import EvaluateConfig, evaluate
@@ -14,7 +14,7 @@ from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method, train_statistics
 from i2st_model.methods import get_method
 from i2st_model.methods.base import FewShotMethod
-from i2st_model.methods.i2st import I2st
+from i2st_model.methods.i2st import PROBED
 from i2st_model.records.results import save_results
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.run import train
@@ -81,10 +81,14 @@ def _train(config: TrainConfig, store: FeatureStore, job: Job) -> float | None:
 
 
 def _other_head(job: Job, store: FeatureStore) -> tuple[FewShotMethod, Any]:
-    trained, checkpoint = load_method(
-        "i2st", store, shards=job.shards, run=job.base.run_folder, device="cpu"
-    )
-    assert isinstance(trained, I2st)
-    method = HEADS[job.variant.method](trained)
-    method.centre_on(store, torch.from_numpy(store.rows_of(list(job.split.train))))
-    return method.eval(), checkpoint
+    def loaded(name: str) -> tuple[FewShotMethod, Checkpoint | None]:
+        run, classes = job.base.run_folder, job.split.train
+        return load_method(
+            name, store, shards=job.shards, run=run, mean_classes=classes, device="cpu"
+        )
+
+    beside = BESIDE[job.variant.method]
+    if beside is None:
+        return loaded(PROBED)
+    trained, checkpoint = loaded("i2st")
+    return Beside(trained, loaded(beside)[0]).eval(), checkpoint

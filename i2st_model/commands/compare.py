@@ -153,13 +153,10 @@ def _evaluate(
             config,
             on_progress=lambda now, label: show(now.episodes, now.num_episodes, label),
         )
-    of = {
-        (one.label if one.checkpoint is None else one.checkpoint.path.parent): [
-            evaluation.result for evaluation in own
-        ]
+    return {
+        one.asked: [evaluation.result for evaluation in own]
         for one, own in zip(ready, found, strict=True)
     }
-    return {one: of[one.run or one.method] for one in asked}
 
 
 def _compare(

@@ -61,7 +61,9 @@ def open_methods(
         )
         if checkpoint is not None:
             _note_other_shards(one.run, checkpoint.info, store.index)
-        ready.append(ReadyMethod(label=label, method=method, checkpoint=checkpoint, store=store))
+        ready.append(
+            ReadyMethod(asked=one, label=label, method=method, checkpoint=checkpoint, store=store)
+        )
     return ready
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from i2st_model.methods import get_method
-from i2st_model.methods.options import split_spec
+from i2st_model.methods import get_method, method_class
+from i2st_model.methods.options import check_options, split_spec
 from i2st_model.runs import read_config
 from pipeline.errors import ConfigError
 
@@ -34,16 +34,21 @@ def is_trained(method: str) -> bool:
 
     Raises:
         BackendError: no method has that name.
-        ConfigError: options stand behind a trained method, whose run has its own.
+        ConfigError: options that only its run can have stand behind a trained method.
     """
     name, options = split_spec(method)
-    trained = name == NETWORK_METHOD or get_method(method).trainable
-    if trained and options:
+    build = method_class(name)
+    if not build.trainable:
+        get_method(method)
+        return False
+    if set(options) - set(build.reading_options):
+        own = f" or {', '.join(build.reading_options)} behind it" if build.reading_options else ""
         raise ConfigError(
-            f"method {method!r} has options, a trained method has those of its run; the name alone "
-            f"was needed; pass --method {name}"
+            f"method {method!r} has options, a trained method has those of its run; the name alone"
+            f"{own} was needed; pass --method {name}"
         )
-    return trained
+    check_options(name, build, options)
+    return True
 
 
 def method_of_run(run: Path) -> str:

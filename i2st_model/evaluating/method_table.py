@@ -8,6 +8,7 @@ from i2st_model.checkpoints import Checkpoint
 from i2st_model.evaluating.config import EvaluateConfig
 from i2st_model.evaluating.episode_draws import draw_episodes, evaluated_classes
 from i2st_model.evaluating.evaluated import Evaluation
+from i2st_model.evaluating.method_runs import MethodRun
 from i2st_model.evaluation import EvaluateProgress, evaluate_sets
 from i2st_model.features import FeatureStore
 from i2st_model.leaks import NOTHING_SEEN, Seen, seen_by_run
@@ -20,6 +21,8 @@ from i2st_model.reporting.tables import ResultTable, Row
 class ReadyMethod:
     """A method that can be evaluated."""
 
+    asked: MethodRun
+    """Its name as it was asked for, and its run."""
     label: str
     """What the table calls it; its name, with the run's where several runs of it stand there."""
     method: FewShotMethod

@@ -10,6 +10,7 @@ from i2st_model.evaluating.method_runs import (
     is_trained,
     method_of_run,
 )
+from i2st_model.methods.options import split_spec
 from i2st_model.runs import CHECKPOINT_NAME, LATEST_NAME, read_config, unfinished_runs
 from pipeline.errors import ConfigError
 from pipeline.shards.index import ShardIndex
@@ -117,15 +118,15 @@ def choose_method_runs(
     of_runs = {run: method_of_run(run) for run in dict.fromkeys(runs)}
     names = list(dict.fromkeys(methods or of_runs.values() or [NETWORK_METHOD]))
     for run, method in of_runs.items():
-        if method not in names:
+        if not any(split_spec(name)[0] == method for name in names):
             raise ConfigError(
                 f"{run} is a run of {method}, asked for: {', '.join(names)}; a run of one of these "
                 f"was needed; add {method} to --method"
             )
     chosen: list[MethodRun] = []
     for name in names:
-        own = [MethodRun(method=name, run=run) for run, method in of_runs.items() if method == name]
-        chosen += own or [MethodRun(method=name)]
+        own = [run for run, method in of_runs.items() if method == split_spec(name)[0]]
+        chosen += [MethodRun(method=name, run=run) for run in own] or [MethodRun(method=name)]
     return with_newest_runs(
         chosen, root=root, content=content_of_shards(shards) if shards else None
     )
@@ -154,7 +155,7 @@ def with_newest_runs(
     found = []
     for one in chosen:
         if one.run is None and is_trained(one.method):
-            run = newest_run_of(one.method, root, content)
+            run = newest_run_of(split_spec(one.method)[0], root, content)
             one, content = replace(one, run=run), content or content_of_run(run)
         found.append(one)
     return found

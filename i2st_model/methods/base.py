@@ -32,6 +32,9 @@ class FewShotMethod(nn.Module):
     """Whether it has weights after `fit`, so that it is used from a training run alone."""
     learning_rate: ClassVar[float] = 1e-3
     """Rate that suits its weights on frozen features; `i2st train` takes it unless told."""
+    reading_options: ClassVar[tuple[str, ...]] = ()
+    """Options that say how trained weights are read: they may stand behind the name of a trained
+    method wherever it is evaluated, and are none of its run's."""
     uses_class_names: ClassVar[bool] = False
     """Whether it knows the names of the classes it is tested on; marked in every report."""
     needs_train_mean: bool = False

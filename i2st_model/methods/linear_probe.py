@@ -43,6 +43,8 @@ class LinearProbe(CentredMethod):
                 f"regularisation={regularisation}; a number above 0 is needed; raise it"
             )
         self.regularisation = regularisation
+        self.spec = self.name
+        """What its warning calls it; another where it is part of a method."""
         self._warned = False
 
     def prepare(self, clips: Clips) -> dict[str, Tensor]:
@@ -68,13 +70,15 @@ class LinearProbe(CentredMethod):
             return
         self._warned = True
         logger.warning(
-            "linear_probe: an episode stopped after %d steps at a residual of %.1e; %.0e was "
+            "%s: an episode stopped after %d steps at a residual of %.1e; %.0e was "
             "needed, its scores are near the optimum alone; raise regularisation=%g, e.g. "
-            "linear_probe:regularisation=%g",
+            "%s:regularisation=%g",
+            self.spec,
             MAX_STEPS,
             residual,
             TOLERANCE,
             self.regularisation,
+            self.spec,
             10 * self.regularisation,
         )
 
