@@ -43,7 +43,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         CheckpointError: not safetensors, damaged, changed since it was written, or without this
             package's metadata.
     """
-    values = read_values(path)
+    values = _read_values(path)
     try:
         tensors = safetensors.torch.load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
@@ -65,18 +65,8 @@ def _seal(values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def read_values(path: Path) -> dict[str, Any]:
-    """Parse the header alone: 8 bytes of length, then JSON whose __metadata__ holds our own.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The JSON object.
-
-    Raises:
-        CheckpointError: the header is no such thing.
-    """
+def _read_values(path: Path) -> dict[str, Any]:
+    """Parse the header alone: 8 bytes of length, then JSON whose __metadata__ holds our own."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= MAX_HEADER_BYTES:

@@ -113,6 +113,15 @@ def test_fit_is_told_no_more_than_a_method_says_it_needs(noisy, monkeypatch, nee
     assert len(told[0].class_names) == (18 if needed else 0)
 
 
+def test_a_baseline_that_centres_nothing_reads_no_train_video(noisy, monkeypatch):
+    read = []
+    mean = noisy.mean_embedding
+    monkeypatch.setattr(noisy, "mean_embedding", lambda rows: read.append(len(rows)) or mean(rows))
+    for name in ("bi_mhm:centre=false", "random", "bi_mhm"):
+        load_method(name, noisy, shards=noisy.reader.folder)
+    assert read == [8 * 8]
+
+
 @pytest.mark.parametrize("method", ["hyrsm", "trx"])
 def test_built_in_methods_train_and_come_back_as_they_were(noisy, tmp_path, method):
     options = {"trx": {"width": 16, "cardinalities": [2]}}.get(method, {})

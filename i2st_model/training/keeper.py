@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 
 from i2st_model.checkpoints import CheckpointInfo, save_checkpoint
-from i2st_model.runs import STATE_NAME
+from i2st_model.runs import FAULT_NAME, STATE_NAME
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.learner import Learner
-from i2st_model.training.replay import discard_fault
 from i2st_model.training.reports import TrainProgress
 from i2st_model.training.resume import changed_bits
 from i2st_model.training.state import Best, load_state, save_state
@@ -97,7 +96,8 @@ class Keeper:
                 optimizer=self.optimizer,
                 best=self.best,
             )
-            discard_fault(self.run_folder, step)
+            # A fault lies behind the state that a run goes on from, so this run is past it.
+            (self.run_folder / FAULT_NAME).unlink(missing_ok=True)
 
     def finish(self, info: CheckpointInfo) -> None:
         """Write the checkpoint, after which nothing else is needed.
@@ -107,8 +107,8 @@ class Keeper:
         """
         self._log.sync()
         save_checkpoint(self.run_folder, self.best.weights, info)
-        (self.run_folder / STATE_NAME).unlink(missing_ok=True)
-        discard_fault(self.run_folder, self.num_steps)
+        for name in (STATE_NAME, FAULT_NAME):
+            (self.run_folder / name).unlink(missing_ok=True)
 
     def _selected(self, step: int, last: bool) -> float | None:
         """Look at the val split where it is time; keep the best weights, or the last."""

@@ -1,7 +1,7 @@
 """What a step that was not finite leaves behind, and the same step again under a lens."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -17,12 +17,12 @@ from i2st_model.training.learner import Learner
 from i2st_model.training.learners import build_learner
 from i2st_model.training.ranks import Ranks
 from i2st_model.training.setup import INITIAL, NO_ROWS, own_torch, pool_sampler, torch_seed
-from i2st_model.training.state import Best, load_state, save_state, saved_step
+from i2st_model.training.state import Best, load_state, save_state
 from i2st_model.training.step import backward_pools, build_optimizer
 from i2st_model.training.step_pools import StepPools, step_pools
 from i2st_model.training.store import VideoStore
 from pipeline.devices import resolve_device
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,20 +76,6 @@ def save_fault(
         best=Best(),
         notes=notes,
     )
-
-
-def discard_fault(run_folder: Path, done: int) -> None:
-    """Remove what an earlier fault left, once the run is past its step.
-
-    Args:
-        run_folder: of the run.
-        done: steps that are done.
-    """
-    path = run_folder / FAULT_NAME
-    with suppress(CheckpointError):
-        if not path.is_file() or saved_step(path) >= done:
-            return
-    path.unlink()
 
 
 def replay(config: TrainConfig, store: VideoStore, run_folder: Path) -> ReplayReport:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from i2st_model.tensor_files import load_tensors, read_values, save_tensors
+from i2st_model.tensor_files import load_tensors, save_tensors
 from i2st_model.training.learner import Learner
 from pipeline.errors import CheckpointError
 
@@ -66,21 +66,6 @@ def save_state(
         **(notes or {}),
     }
     save_tensors(path, tensors, values)
-
-
-def saved_step(path: Path) -> int:
-    """Steps that were done when a state was saved.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Their number; the tensors are not read.
-
-    Raises:
-        CheckpointError: the file is damaged.
-    """
-    return int(read_values(path).get("step", 0))
 
 
 def load_state(
