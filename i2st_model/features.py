@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from i2st_model.methods import Features
 from i2st_model.stored.coverage import coverage_of_views, supervises
-from i2st_model.stored.feature_reader import FeatureName, FeatureReader
+from i2st_model.stored.feature_reader import FeatureReader
 from i2st_model.stored.positions import frames_at, sampled_frames
 from i2st_model.stored.videos import StoredVideos
 from pipeline.clips import clip_positions
@@ -57,7 +58,7 @@ class FeatureStore(StoredVideos):
         """Stored views of train videos beside the base view."""
 
     def features_at(
-        self, name: FeatureName, rows: NDArray[np.int64], positions: NDArray[np.int64]
+        self, name: Features, rows: NDArray[np.int64], positions: NDArray[np.int64]
     ) -> NDArray[np.float16]:
         """Features of some stored frames of the base view; all other methods read these.
 
@@ -192,7 +193,7 @@ class FeatureStore(StoredVideos):
             return tokens, None
         return tokens, self.embedding_sample(rows, seed=seed, max_frames=max_tokens)
 
-    def _sample(self, name: FeatureName, rows: NDArray[np.int64], seed: int, most: int) -> Tensor:
+    def _sample(self, name: Features, rows: NDArray[np.int64], seed: int, most: int) -> Tensor:
         """(n, ...) float32 of ``most`` frames at most."""
         drawn = sampled_frames(rows, self.num_stored, seed=seed, most=most)
         return torch.from_numpy(

@@ -7,7 +7,7 @@ Each video goes through the stem alone and is rounded to float16, whether kept o
 give the same bits.
 """
 
-from abc import ABC, abstractmethod
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from i2st_model.features import FeatureStore
+from i2st_model.methods import Features
 from i2st_model.stem import Stem
 
 BYTES_PER_VALUE = 2
@@ -22,33 +23,43 @@ GPU_SHARE = 0.5
 """Of the free memory of a GPU, what features may take beside a network that trains."""
 
 
-class ClipFeatures(ABC):
-    """Fixed features by row and view, float16.
+class VideoFeatures(Protocol):
+    """Features of one video that never change."""
 
-    ``side`` is that of the grid of cells, the last of what a frame has; 0 where there is none.
+    shape: tuple[int, ...]
+    """Of one stored frame."""
+    side: int
+    """Of the grid of cells, the last of what a frame has; 0 where there is none."""
+
+    def compute(self, row: int, view: int) -> Tensor:
+        """Make (F, ...) float16 features of one video in one view."""
+        ...
+
+
+class ClipFeatures:
+    """Fixed features by row and view, float16.
 
     Args:
         store: where they come from.
+        features: makes those of a video.
         rows: (V,) rows that will be asked for.
-        shape: of the features of one stored frame.
         with_views: whether stored views of the train videos among the rows will be, too.
         budget_bytes: most memory that may be kept.
         device: where clips are returned; features are kept there if they fit, else on the CPU.
     """
 
-    side: int
-
     def __init__(
         self,
         store: FeatureStore,
+        features: VideoFeatures,
         rows: NDArray[np.int64],
         *,
-        shape: tuple[int, ...],
-        with_views: bool,
+        with_views: bool = False,
         budget_bytes: int,
         device: torch.device,
     ) -> None:
         self._store, self._device = store, device
+        self._compute, self.side = features.compute, features.side
         views = np.zeros_like(rows)
         if with_views:
             viewed = rows[np.asarray(store.reader.split)[rows] == "train"]
@@ -57,22 +68,18 @@ class ClipFeatures(ABC):
             views = np.concatenate([views, np.tile(np.asarray(shown, np.int64), len(viewed))])
         self._place = np.full((len(store.reader.split), len(store.views) + 1), -1)
         self._place[rows, views] = np.arange(len(rows))
-        whole = (len(rows), store.num_stored, *shape)
+        whole = (len(rows), store.num_stored, *features.shape)
         self.size_bytes = int(np.prod(whole)) * BYTES_PER_VALUE
         self._kept: Tensor | None = None
         if self.size_bytes <= budget_bytes:
             self._kept = torch.empty(whole, dtype=torch.float16, device=self._place_to_keep())
             for place, (row, view) in enumerate(zip(rows, views, strict=True)):
-                self._kept[place] = self.compute(int(row), int(view))
+                self._kept[place] = self._compute(int(row), int(view))
 
     @property
     def cached(self) -> bool:
         """Whether the features fit the budget and are kept."""
         return self._kept is not None
-
-    @abstractmethod
-    def compute(self, row: int, view: int) -> Tensor:
-        """Make (F, ...) float16 features of one video in one view."""
 
     def clips(
         self,
@@ -97,7 +104,7 @@ class ClipFeatures(ABC):
         shown = np.zeros(len(rows), np.int64) if views is None else views
         if self._kept is None:
             videos = torch.stack(
-                [self.compute(int(r), int(v)) for r, v in zip(rows, shown, strict=True)]
+                [self._compute(int(r), int(v)) for r, v in zip(rows, shown, strict=True)]
             )
             places = np.arange(len(rows))
         else:
@@ -114,83 +121,50 @@ class ClipFeatures(ABC):
         return torch.device("cpu")
 
 
-class StemFeatures(ClipFeatures):
-    """Stem outputs: the stem is fixed, so they never change.
+class StemFeatures:
+    """Stem outputs of videos: the stem is fixed, so they never change.
 
     Args:
         store: where tokens come from.
         stem: fitted stem, on ``device``.
-        rows: (V,) rows that will be asked for.
-        with_views: whether stored views of the train videos among them will be, too.
-        budget_bytes: most memory that may be kept.
-        device: where the stem computes and clips are returned.
+        device: where it computes.
     """
 
-    def __init__(
-        self,
-        store: FeatureStore,
-        stem: Stem,
-        rows: NDArray[np.int64],
-        *,
-        with_views: bool = False,
-        budget_bytes: int,
-        device: torch.device,
-    ) -> None:
-        self._stem, self.side = stem, stem.config.side
-        super().__init__(
-            store,
-            rows,
-            shape=(stem.config.num_stem_tokens, stem.config.stem_dim),
-            with_views=with_views,
-            budget_bytes=budget_bytes,
-            device=device,
-        )
+    shape: tuple[int, ...]
+
+    def __init__(self, store: FeatureStore, stem: Stem, device: torch.device) -> None:
+        self._reader, self._stem, self._device = store.reader, stem, device
+        self.shape = (stem.config.num_stem_tokens, stem.config.stem_dim)
+        self.side = stem.config.side
 
     @torch.no_grad()
     def compute(self, row: int, view: int) -> Tensor:
         """Map one video to (F, S, P)."""
-        reader, which = self._store.reader, (np.array([row]), np.array([view]))
-        tokens = torch.from_numpy(reader.tokens(*which)[0]).to(self._device).float()
+        which = np.array([row]), np.array([view])
+        tokens = torch.from_numpy(self._reader.tokens(*which)[0]).to(self._device).float()
         embedding = None
         if self._stem.reads_embedding:
-            embedding = torch.from_numpy(reader.frame_embedding(*which)[0]).to(self._device).float()
+            stored = torch.from_numpy(self._reader.frame_embedding(*which)[0])
+            embedding = stored.to(self._device).float()
         return self._stem(tokens, embedding).half()
 
 
-class StoredFeatures(ClipFeatures):
-    """Frame embeddings or tokens as the shards hold them.
+class StoredFeatures:
+    """Frame embeddings or tokens of videos, as the shards hold them.
 
     Args:
         store: where they come from.
-        name: ``frame_embedding`` or ``tokens``.
-        rows: (V,) rows that will be asked for.
-        with_views: whether stored views of the train videos among them will be, too.
-        budget_bytes: most memory that may be kept.
-        device: where clips are returned.
+        name: which.
     """
 
-    def __init__(
-        self,
-        store: FeatureStore,
-        name: str,
-        rows: NDArray[np.int64],
-        *,
-        with_views: bool = False,
-        budget_bytes: int,
-        device: torch.device,
-    ) -> None:
-        index = store.index
-        tokens = name == "tokens"
-        self.side = store.grid if tokens else 0
-        self._read = store.reader.tokens if tokens else store.reader.frame_embedding
-        super().__init__(
-            store,
-            rows,
-            shape=(index.num_tokens, index.token_dim) if tokens else (index.embedding_dim,),
-            with_views=with_views,
-            budget_bytes=budget_bytes,
-            device=device,
-        )
+    shape: tuple[int, ...]
+
+    def __init__(self, store: FeatureStore, name: Features) -> None:
+        index, self._read = store.index, getattr(store.reader, name)
+        if name == "tokens":
+            self.shape, self.side = (index.num_tokens, index.token_dim), store.grid
+        else:
+            self.shape, self.side = (index.embedding_dim,), 0
 
     def compute(self, row: int, view: int) -> Tensor:
         """Read one video: (F, E), or (F, L, C)."""

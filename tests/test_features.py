@@ -7,7 +7,7 @@ from i2st_model.config import preset
 from i2st_model.drawing.draws import Stream, Words
 from i2st_model.features import FeatureStore
 from i2st_model.stem import Stem
-from i2st_model.stem_features import StemFeatures
+from i2st_model.stem_features import ClipFeatures, StemFeatures
 from i2st_model.training.schedules import learning_rate_factor, num_steps, random_positions
 from pipeline.errors import ConfigError, ShardError
 
@@ -130,8 +130,9 @@ def test_stem_features_are_the_same_kept_or_computed(tmp_path, grid):
     rows = store.rows_of(store.classes_of("train"))
     stem.fit(store.token_sample(rows, seed=0, max_tokens=2000))
     device = torch.device("cpu")
-    kept = StemFeatures(store, stem, rows, budget_bytes=1 << 30, device=device)
-    computed = StemFeatures(store, stem, rows, budget_bytes=0, device=device)
+    outputs = StemFeatures(store, stem, device)
+    kept = ClipFeatures(store, outputs, rows, budget_bytes=1 << 30, device=device)
+    computed = ClipFeatures(store, outputs, rows, budget_bytes=0, device=device)
     assert (kept.cached, computed.cached) == (True, False)
     assert kept.size_bytes == len(rows) * 5 * grid**2 * 32 * 2
     some = rows[[4, 1, 30]]

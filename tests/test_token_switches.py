@@ -10,7 +10,7 @@ from synthetic_shards import make_shards
 from i2st_model.evaluation import EvaluateConfig, evaluate
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method
-from i2st_model.stem_features import StemFeatures
+from i2st_model.stem_features import ClipFeatures, StemFeatures
 from i2st_model.training.cached_clips import flip_tokens
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.run import train
@@ -52,9 +52,9 @@ def test_stem_features_put_the_embedding_before_the_cells(store):
     config = replace(SMALL, network={**NETWORK, "image_token": "embedding"})
     network = build_untrained(config, store)
     rows = store.rows_of(store.classes_of("train"))[:3]
-    kept = StemFeatures(
-        store, network.stem, rows, budget_bytes=1 << 30, device=torch.device("cpu")
-    ).clips(rows)
+    device = torch.device("cpu")
+    outputs = StemFeatures(store, network.stem, device)
+    kept = ClipFeatures(store, outputs, rows, budget_bytes=1 << 30, device=device).clips(rows)
     stem = network.stem
     image = (store.frame_embedding(rows) - stem.embedding_mean) @ stem.embedding_components
     torch.testing.assert_close(kept[:, :, 0], image, atol=2e-3, rtol=2e-3)

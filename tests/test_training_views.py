@@ -15,7 +15,7 @@ from i2st_model.evaluation import EvaluateConfig, evaluate
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method
 from i2st_model.stem import Stem
-from i2st_model.stem_features import StemFeatures
+from i2st_model.stem_features import ClipFeatures, StemFeatures
 from i2st_model.training.run import train
 from i2st_model.training.view_draws import ViewDraws
 from pipeline.errors import ConfigError
@@ -82,7 +82,14 @@ def test_stem_features_of_views_are_the_same_kept_or_computed(store):
     stem.fit(store.token_sample(rows, seed=0, max_tokens=500))
     device = torch.device("cpu")
     kept, computed = (
-        StemFeatures(store, stem, rows, with_views=True, budget_bytes=size, device=device)
+        ClipFeatures(
+            store,
+            StemFeatures(store, stem, device),
+            rows,
+            with_views=True,
+            budget_bytes=size,
+            device=device,
+        )
         for size in (1 << 30, 0)
     )
     assert (kept.cached, computed.cached) == (True, False)

@@ -4,21 +4,15 @@ Shape letters: B clips of a pool, T frames, S side of the view in pixels, L grid
 channels, E embedding channels.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from i2st_model.drawing.class_videos import ClassVideos
 from i2st_model.end_to_end.encoded_frames import EncodedFrames
 from i2st_model.end_to_end.frame_draws import FrameDraws
 from i2st_model.end_to_end.trainable import TrainableEncoder
-from i2st_model.features import FeatureStore
-from i2st_model.training.config import TrainConfig
 from i2st_model.training.data import Batch, ClipSource
-from i2st_model.training.head import Head
+from i2st_model.training.head import Ground, Head
 from i2st_model.training.head_learner import HeadLearner
 from i2st_model.training.learner import Losses, RatedParameters
 from i2st_model.training.precision import encoding
@@ -49,31 +43,21 @@ class FrameLearner(HeadLearner):
     reaches the head alone: compiling a small ResNet took minutes.
 
     Args:
-        config: the run's settings.
-        store: frames of the dataset, read through the encoder of ``config.encoder``; that encoder
-            is put back to its initial weights, and trained.
-        head: see `HeadLearner`.
-        classes: see `HeadLearner`.
-        device: see `HeadLearner`.
+        ground: what the run trains on: frames, read through the encoder of ``config.encoder``; that
+            encoder is put back to its initial weights, and trained.
+        head: what stands on it.
     """
 
     network: EndToEnd
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        store: FeatureStore,
-        *,
-        head: type[Head],
-        classes: Sequence[ClassVideos],
-        device: torch.device,
-    ) -> None:
+    def __init__(self, ground: Ground, head: type[Head]) -> None:
+        store = ground.store
         assert isinstance(store.reader, EncodedFrames)
         self._reader, self._encoder = store.reader, store.reader.encoder
-        self._encoder.frozen.to(device)
-        self._encoder.reset(torch_seed(config.seed, ADAPTERS))
+        self._encoder.frozen.to(ground.device)
+        self._encoder.reset(torch_seed(ground.config.seed, ADAPTERS))
         self._reader.weights_of = None
-        super().__init__(config, store, head=head, classes=classes, device=device)
+        super().__init__(ground, head)
         self.network = EndToEnd(self._encoder, self.head.module)
 
     def rated_parameters(self) -> list[RatedParameters]:

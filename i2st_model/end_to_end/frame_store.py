@@ -9,7 +9,7 @@ from torch import Tensor
 
 from i2st_model.end_to_end.encoded_frames import EncodedFrames
 from i2st_model.features import FeatureStore
-from i2st_model.stored.feature_reader import FeatureName
+from i2st_model.methods import Features
 
 
 class FrameStore(FeatureStore):
@@ -28,7 +28,7 @@ class FrameStore(FeatureStore):
         self._frames = frames
 
     def features_at(
-        self, name: FeatureName, rows: NDArray[np.int64], positions: NDArray[np.int64]
+        self, name: Features, rows: NDArray[np.int64], positions: NDArray[np.int64]
     ) -> NDArray[np.float16]:
         """Encode some frames of videos.
 

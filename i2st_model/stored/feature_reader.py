@@ -1,14 +1,12 @@
 """What a `FeatureStore` needs of shards: features and masks of whole videos, by row."""
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from i2st_model.stored.videos import VideoReader
 from pipeline.shards.reader import MaskRows
-
-FeatureName = Literal["tokens", "frame_embedding"]
 
 
 class FeatureReader(VideoReader, Protocol):

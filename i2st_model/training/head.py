@@ -7,7 +7,8 @@ N way, K shot, Q query clips.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,24 +16,37 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from i2st_model.drawing.class_videos import ClassVideos
 from i2st_model.features import FeatureStore
-from i2st_model.stem_features import ClipFeatures
+from i2st_model.stem_features import VideoFeatures
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.data import Batch
 from i2st_model.training.learner import Losses, RatedParameters
 
-GIB = 1 << 30
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ground:
+    """What a run trains on."""
+
+    config: TrainConfig
+    store: FeatureStore
+    classes: Sequence[ClassVideos]
+    """The train classes, in the order of a base-class head."""
+    device: torch.device
+    """Where everything is computed."""
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """(V,) rows of all videos of the train classes."""
+        names = self.store.reader.class_names
+        return self.store.rows_of([names[videos.number] for videos in self.classes])
 
 
 class Head(ABC):
     """What is trained on features; only the head itself reads what it takes of them.
 
     Args:
-        config: the run's settings.
-        store: features of the dataset.
-        rows: (V,) rows of the train videos.
-        num_classes: number of train classes.
-        device: where everything is computed.
+        ground: what the run trains on.
 
     Raises:
         ConfigError: settings contradict each other or the shards.
@@ -43,17 +57,9 @@ class Head(ABC):
     mask_side = 0
     """Side of the mask targets; 0 where nothing makes masks."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        store: FeatureStore,
-        rows: NDArray[np.int64],
-        *,
-        num_classes: int,
-        device: torch.device,
-    ) -> None:
-        self.config, self.store, self.rows, self.device = config, store, rows, device
-        self.num_classes = num_classes
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        self.config, self.store, self.device = ground.config, ground.store, ground.device
 
     @abstractmethod
     def rated_parameters(self) -> list[RatedParameters]:
@@ -64,12 +70,12 @@ class Head(ABC):
         """Fit what a fresh run fits before its first step, and a resumed one loads."""
 
     @abstractmethod
-    def cached(self, rows: NDArray[np.int64], *, with_views: bool = False) -> ClipFeatures:
-        """Keep, as far as memory allows, what of these videos never changes in training."""
+    def fixed(self) -> VideoFeatures:
+        """What of a video never changes while the head trains; weights are in place."""
 
     @abstractmethod
-    def of_cached(self, rows: NDArray[np.int64], features: Tensor) -> Any:
-        """Take clips of `cached`.
+    def of_fixed(self, rows: NDArray[np.int64], features: Tensor) -> Any:
+        """Take clips of what `fixed` makes.
 
         Args:
             rows: (B,) rows of their videos.
@@ -107,8 +113,3 @@ class Head(ABC):
     def description(self) -> dict[str, Any]:
         """Fields of `CheckpointInfo` beside those of the train config; none unless said."""
         return {}
-
-    @property
-    def budget_bytes(self) -> int:
-        """Most memory that `cached` may keep."""
-        return int(self.config.cache_gib * GIB)

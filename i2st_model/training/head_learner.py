@@ -1,19 +1,15 @@
 """What all learners share: a head that learns, and data for it."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from i2st_model.drawing.class_videos import ClassVideos
-from i2st_model.features import FeatureStore
-from i2st_model.training.config import TrainConfig
 from i2st_model.training.data import Batch, ClipSource, TrainData
-from i2st_model.training.head import Head
+from i2st_model.training.head import Ground, Head
 from i2st_model.training.learner import Learner, RatedParameters
 from i2st_model.training.pools import Pool
 
@@ -22,32 +18,18 @@ class HeadLearner(Learner):
     """A head on features; a subclass says where these come from.
 
     Args:
-        config: the run's settings.
-        store: features of the dataset.
+        ground: what the run trains on.
         head: what learns; it is built here, from torch's generators.
-        classes: the train classes, in the order of a base-class head.
-        device: where everything is computed.
 
     Raises:
         BackendError: no method has that name.
         ConfigError: settings contradict each other or the shards.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        store: FeatureStore,
-        *,
-        head: type[Head],
-        classes: Sequence[ClassVideos],
-        device: torch.device,
-    ) -> None:
-        self.config, self.store, self.device = config, store, device
-        self._classes = classes
-        names = store.reader.class_names
-        self.rows = store.rows_of([names[videos.number] for videos in classes])
-        """Of all videos of the train classes."""
-        self.head = head(config, store, self.rows, num_classes=len(classes), device=device)
+    def __init__(self, ground: Ground, head: type[Head]) -> None:
+        self.ground = ground
+        self.config, self.store, self.device = ground.config, ground.store, ground.device
+        self.head = head(ground)
 
     @abstractmethod
     def source(self) -> ClipSource:
@@ -67,7 +49,7 @@ class HeadLearner(Learner):
             self.config,
             self.store,
             self.source(),
-            train_classes=[videos.number for videos in self._classes],
+            train_classes=[videos.number for videos in self.ground.classes],
             mask_side=self.head.mask_side,
             device=self.device,
         )

@@ -12,6 +12,7 @@ from i2st_model.load_method import TRAINED
 from i2st_model.methods.options import split_spec
 from i2st_model.training.cached_learner import CachedLearner
 from i2st_model.training.config import TrainConfig
+from i2st_model.training.head import Ground
 from i2st_model.training.learner import Learner
 from i2st_model.training.method_head import MethodHead
 from i2st_model.training.network_head import NetworkHead
@@ -50,4 +51,4 @@ def build_learner(
         )
     learner = FrameLearner if isinstance(store.reader, EncodedFrames) else CachedLearner
     head = NetworkHead if is_network else MethodHead
-    return learner(config, store, head=head, classes=classes, device=device)
+    return learner(Ground(config=config, store=store, classes=classes, device=device), head)

@@ -11,15 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from i2st_model.features import FeatureStore
 from i2st_model.load_method import statistics_for
 from i2st_model.methods import get_method
 from i2st_model.methods.base import FewShotMethod
 from i2st_model.methods.clips import Clips
 from i2st_model.stem_features import StoredFeatures
-from i2st_model.training.config import TrainConfig
 from i2st_model.training.data import Batch
-from i2st_model.training.head import Head
+from i2st_model.training.head import Ground, Head
 from i2st_model.training.learner import Losses, RatedParameters, episode_terms
 from i2st_model.training.precision import compiled, encoding, widened
 
@@ -31,11 +29,7 @@ class MethodHead(Head):
     that of the initial encoder, and fixed, as I2ST's stem is.
 
     Args:
-        config: the run's settings; ``method`` and ``options`` say what is trained.
-        store: features of the dataset.
-        rows: (V,) rows of the train videos.
-        num_classes: number of train classes.
-        device: where everything is computed.
+        ground: what the run trains on; ``method`` and ``options`` of its config say what trains.
 
     Raises:
         BackendError: no method has that name.
@@ -44,23 +38,16 @@ class MethodHead(Head):
 
     module: FewShotMethod
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        store: FeatureStore,
-        rows: NDArray[np.int64],
-        *,
-        num_classes: int,
-        device: torch.device,
-    ) -> None:
-        super().__init__(config, store, rows, num_classes=num_classes, device=device)
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        config, store, rows = self.config, self.store, ground.rows
         method = get_method(config.method, **config.options)
         statistics = statistics_for(method, store, rows[:0])
         if method.needs_train_mean:
             mean = store.train_mean(rows, seed=config.seed, max_frames=config.stem_tokens)
             statistics = replace(statistics, mean_embedding=mean)
         method.fit(statistics)
-        self.module = method.to(device)
+        self.module = method.to(self.device)
         self._prepare = compiled(config, self.module.prepare)
 
     def rated_parameters(self) -> list[RatedParameters]:
@@ -71,18 +58,11 @@ class MethodHead(Head):
     def begin(self) -> None:
         """Do nothing: the method was fitted where it was built."""
 
-    def cached(self, rows: NDArray[np.int64], *, with_views: bool = False) -> StoredFeatures:
-        """Keep what the method needs, as the shards hold it."""
-        return StoredFeatures(
-            self.store,
-            self.module.needs,
-            rows,
-            with_views=with_views,
-            budget_bytes=self.budget_bytes,
-            device=self.device,
-        )
+    def fixed(self) -> StoredFeatures:
+        """What the method needs, as the shards hold it."""
+        return StoredFeatures(self.store, self.module.needs)
 
-    def of_cached(self, rows: NDArray[np.int64], features: Tensor) -> Clips:
+    def of_fixed(self, rows: NDArray[np.int64], features: Tensor) -> Clips:
         """Say of features which videos, and to zero-shot methods which classes, they are of."""
         here = torch.from_numpy(rows)
         classes = torch.from_numpy(np.asarray(self.store.reader.class_index)[rows])
@@ -93,8 +73,8 @@ class MethodHead(Head):
         )
 
     def of_encoder(self, rows: NDArray[np.int64], tokens: Tensor, embedding: Tensor) -> Clips:
-        """Take what the method needs, as `of_cached`."""
-        clips = self.of_cached(rows, tokens if self.module.needs == "tokens" else embedding)
+        """Take what the method needs, as `of_fixed`."""
+        clips = self.of_fixed(rows, tokens if self.module.needs == "tokens" else embedding)
         return replace(clips, embedding=embedding if self.module.needs_embedding else None)
 
     def losses(self, seen: Clips, batch: Batch) -> Losses:

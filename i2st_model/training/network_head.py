@@ -7,18 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from i2st_model.encoded import Encoded
-from i2st_model.features import FeatureStore
 from i2st_model.losses import base_class_loss, mask_loss
 from i2st_model.network import I2STNetwork, build_network
 from i2st_model.stem_features import StemFeatures
-from i2st_model.training.config import TrainConfig
 from i2st_model.training.data import Batch
-from i2st_model.training.head import Head
+from i2st_model.training.head import Ground, Head
 from i2st_model.training.learner import Losses, RatedParameters, episode_terms
 from i2st_model.training.mask_sources import masks_wanted
 from i2st_model.training.precision import compiled, encoding, widened
@@ -32,11 +29,7 @@ class NetworkHead(Head):
     encoder below it and the network above.
 
     Args:
-        config: the run's settings.
-        store: features of the dataset.
-        rows: (V,) rows of the train videos.
-        num_classes: number of train classes.
-        device: where everything is computed.
+        ground: what the run trains on.
 
     Raises:
         ConfigError: settings contradict each other or the shards.
@@ -44,17 +37,10 @@ class NetworkHead(Head):
 
     module: I2STNetwork
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        store: FeatureStore,
-        rows: NDArray[np.int64],
-        *,
-        num_classes: int,
-        device: torch.device,
-    ) -> None:
-        super().__init__(config, store, rows, num_classes=num_classes, device=device)
-        self.module = build_network(network_config_for(config, store, num_classes)).to(device)
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        config, store, num_classes = self.config, self.store, len(ground.classes)
+        self.module = build_network(network_config_for(config, store, num_classes)).to(self.device)
         self.mask_side = self.module.config.mask_side
         masks_wanted(config, store, self.mask_side)  # refuse before a run is recorded
         self._encode = compiled(config, self.module.encode)
@@ -69,20 +55,13 @@ class NetworkHead(Head):
 
     def begin(self) -> None:
         """Fit the stem to tokens of the train classes."""
-        fit_stem(self.config, self.store, self.module, self.rows)
+        fit_stem(self.config, self.store, self.module, self.ground.rows)
 
-    def cached(self, rows: NDArray[np.int64], *, with_views: bool = False) -> StemFeatures:
-        """Keep the stem's outputs."""
-        return StemFeatures(
-            self.store,
-            self.module.stem,
-            rows,
-            with_views=with_views,
-            budget_bytes=self.budget_bytes,
-            device=self.device,
-        )
+    def fixed(self) -> StemFeatures:
+        """The stem's outputs."""
+        return StemFeatures(self.store, self.module.stem, self.device)
 
-    def of_cached(self, rows: NDArray[np.int64], features: Tensor) -> Tensor:
+    def of_fixed(self, rows: NDArray[np.int64], features: Tensor) -> Tensor:
         """Take stem tokens as they are."""
         return features
 
