@@ -107,3 +107,25 @@ def test_two_processes_make_one_run_and_the_first_one_speaks(here, repository, m
     assert refused[0][2].count("error: pools_per_step=1 with 2 processes") == 1
     assert refused[1][1:] == ("", "")
     assert len(list((here / "runs").glob("20*"))) == 2
+
+
+ON_ONE_GPU = """
+import torch
+torch.cuda.is_available = lambda: True
+torch.cuda.device_count = lambda: 1
+torch.cuda.set_device = lambda number: None
+joined = torch.distributed.init_process_group
+torch.distributed.init_process_group = lambda backend, **how: joined("gloo", **how)
+"""
+
+
+def test_more_processes_than_gpus_are_refused_in_one_line(here, repository, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(repository))
+    words = ["train", "--episodes", "64", "--set", "pools_per_step=2"]
+    ended = start_two(here, f"{ON_ONE_GPU}{COMMAND}", *words)
+    assert [code for code, _, _ in ended] == [2, 0], ended
+    said = "error: device=auto gives process 1 of this machine cuda:0, of 1 GPUs; one for each"
+    assert ended[0][2].count(said) == 1
+    assert ended[0][2].count("error") == 1
+    assert ended[1][1:] == ("", "")
+    assert not (here / "runs").exists()
