@@ -1,5 +1,6 @@
 """Runs that stop, and runs that go on: what is kept, replayed, refused or started from."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -312,6 +313,26 @@ def test_weights_that_do_not_fit_are_refused(finished, shards, tmp_path):
         train(replace(asked, method="hyrsm"), open_store(shards), tmp_path / "hyrsm")
     with pytest.raises(ConfigError, match="nowhere"):
         train(replace(asked, init_from="nowhere"), open_store(shards), tmp_path / "nowhere")
+
+
+def test_a_run_goes_on_only_from_the_weights_that_it_started_from(shards, finished, tmp_path):
+    first = tmp_path / "first"
+    first.mkdir()
+    kept = (finished.run_folder / CHECKPOINT_NAME).read_bytes()
+    (first / CHECKPOINT_NAME).write_bytes(kept)
+    asked, run = replace(SMALL, init_from=str(first), seed=3), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(asked, open_store(shards), run, on_progress=stop_at(3))
+    recorded = json.loads((run / CONFIG_NAME).read_text())
+    assert recorded["init_sha256"] == hashlib.sha256(kept).hexdigest()
+    info = load_checkpoint(first).info
+    others = {name: value + 1 for name, value in load_checkpoint(first).weights.items()}
+    save_checkpoint(first, others, info)
+    now = hashlib.sha256((first / CHECKPOINT_NAME).read_bytes()).hexdigest()
+    with pytest.raises(ConfigError, match=f"another run: init_sha256 .*{now[:8]}"):
+        train(asked, open_store(shards), run, resume=True)
+    (first / CHECKPOINT_NAME).write_bytes(kept)
+    assert train(asked, open_store(shards), run, resume=True).resumed_at == 2
 
 
 def test_weights_on_another_encoder_are_refused(finished, shards, tmp_path):
