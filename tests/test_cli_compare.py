@@ -152,7 +152,9 @@ def trained(tmp_path):
         weights = {name: value.clone() for name, value in kept.weights.items()}
         next(value for value in weights.values() if value.is_floating_point()).mul_(1.01)
         train = {**kept.info.train, "seed": seed, **settings.pop("train", {})}
-        values = {"train_classes": train_classes or kept.info.train_classes, **settings}
+        network = {**kept.info.network, **settings.pop("network", {})}
+        classes = train_classes or kept.info.train_classes
+        values = {"train_classes": classes, "network": network, **settings}
         save_checkpoint(run, weights, replace(kept.info, train=train, **values))
         return run
 
@@ -165,6 +167,7 @@ def trained(tmp_path):
         ({"seed": 0}, "are both of seed 0; trainings of one .* seeds were needed; leave one out$"),
         ({"train": {"beta": 0.5}}, "differ in more than the seed: beta 1.0 there and 0.5 here; "),
         ({"train": {"classes": ["a"]}}, r"the seed: classes None there and \['a'\] here"),
+        ({"network": {"global_weight": 0.9}}, r"network\.global_weight 0\.\d+ there and 0\.9 here"),
         ({"digest": "0" * 64}, "the seed: digest '.*' there and '0{64}' here"),
         ({"train_classes": ["train 0"]}, "the seed: train class 'train 1', which one of them lac"),
     ],
