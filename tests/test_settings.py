@@ -3,6 +3,7 @@ import json
 import pytest
 
 from i2st_model.methods.hyrsm import HyRSM
+from i2st_model.methods.trx import Trx
 from i2st_model.runs import CONFIG_NAME
 from i2st_model.settings import change_config, recorded_run
 from i2st_model.settings_file import write_settings
@@ -173,9 +174,10 @@ def test_printed_settings_and_a_runs_config_json_read_back_as_they_were(tmp_path
 
 
 def test_method_is_trained_at_its_own_rate_unless_one_is_given(tmp_path):
-    assert HyRSM.learning_rate == 1e-5
+    assert HyRSM.learning_rate == Trx.learning_rate == 1e-5
     assert change_config(TrainConfig(), {"method": "hyrsm"}, []).fast_rate == 1e-5
     assert change_config(TrainConfig(), {"method": "hyrsm:heads=4"}, []).fast_rate == 1e-5
+    assert change_config(TrainConfig(), {"method": "trx"}, []).fast_rate == 1e-5
     assert change_config(TrainConfig(), {"method": "hyrsm"}, ["fast_rate=1e-3"]).fast_rate == 1e-3
     file = tmp_path / "settings.yaml"
     file.write_text("method: hyrsm\nfast_rate: 0.5\n")
