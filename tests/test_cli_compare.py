@@ -8,38 +8,15 @@ from pathlib import Path
 
 import pytest
 from synthetic_shards import make_shards
-from typer.testing import CliRunner
+from typed import FEW, TRAIN, done, i2st, refusal
 
-import cli
 from i2st_model.checkpoints import load_checkpoint, save_checkpoint
 from i2st_model.comparison import compare
 from i2st_model.records.results import load_results
 
-SETTINGS = ("dim=16", "heads=2", "mask_width=8", "num_instances=2", "perception_layers=1")
-TRAIN = ["train", "--episodes", "64", "--device", "cpu", "--select", "last"]
-TRAIN += [word for setting in (*SETTINGS, "stem_tokens=2000") for word in ("--set", setting)]
-FEW = ["--episodes", "60"]
-
-
-def i2st(*words):
-    return CliRunner().invoke(cli.app, [str(word) for word in words])
-
-
-def done(*words):
-    result = i2st(*words)
-    assert result.exit_code == 0, result.output
-    return result
-
 
 def found(*words):
     return json.loads(done(*words, "--json").stdout)
-
-
-def refusal(*words):
-    result = i2st(*words)
-    assert result.exit_code == 2, result.output
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    return line
 
 
 @pytest.fixture(scope="module")

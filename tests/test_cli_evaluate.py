@@ -10,35 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from synthetic_shards import FINGERPRINT, make_shards
-from typer.testing import CliRunner
+from typed import FEW, TRAIN, done, i2st, refusal
 
-import cli
 from i2st_model.checkpoints import load_checkpoint, save_checkpoint
 from i2st_model.leaks import video_hashes
 from i2st_model.records.results import load_results
 from i2st_model.reporting.tables import FORMS
-
-SETTINGS = ("dim=16", "heads=2", "mask_width=8", "num_instances=2", "perception_layers=1")
-TRAIN = ["train", "--episodes", "128", "--device", "cpu", "--select", "last"]
-TRAIN += [word for setting in (*SETTINGS, "stem_tokens=2000") for word in ("--set", setting)]
-FEW = ["--episodes", "60"]
-
-
-def i2st(*words):
-    return CliRunner().invoke(cli.app, [str(word) for word in words])
-
-
-def done(*words):
-    result = i2st(*words)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def refusal(code, *words):
-    result = i2st(*words)
-    assert result.exit_code == code, result.output
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    return line
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +143,7 @@ def test_methods_without_training_are_shown_the_shards_of_the_newest_run():
 
 def test_a_run_is_of_its_own_method():
     message = "runs/seed0 is a run of i2st, asked for: otam.*add i2st to --method"
-    assert re.search(message, refusal(2, "evaluate", "--run", "runs/seed0", "--method", "otam"))
+    assert re.search(message, refusal("evaluate", "--run", "runs/seed0", "--method", "otam"))
     found = done("evaluate", *FEW, "--run", "runs/seed0", "--method", "otam,i2st", "--json")
     assert len(json.loads(found.stdout)["evaluations"]) == 2  # the hint works
 
@@ -192,7 +169,7 @@ def test_a_run_is_of_its_own_method():
     ],
 )
 def test_evaluate_refuses_in_one_line(words, message):
-    assert re.search(message, refusal(2, "evaluate", *words))
+    assert re.search(message, refusal("evaluate", *words))
 
 
 def test_options_behind_a_name_give_it_a_row_of_its_own():
@@ -262,7 +239,7 @@ def test_episodes_are_shown(kept):
     assert len({clip["class"] for clip in one["clips"]}) == 5
     text = done("episodes", "show", path, "--number", 59).stdout
     assert all(clip["video"] in text for clip in one["clips"])
-    assert "0 to 59 is needed" in refusal(2, "episodes", "show", path, "--number", 60)
+    assert "0 to 59 is needed" in refusal("episodes", "show", path, "--number", 60)
 
 
 def test_episodes_are_verified_against_shards(kept):
@@ -282,10 +259,10 @@ def test_episodes_are_verified_against_shards(kept):
 def test_episodes_that_do_not_fit_are_refused_and_the_hints_work(kept, tmp_path):
     path, _, _ = kept
     asked = ["evaluate", "--method", "otam", "--episode-file", path, "--shards"]
-    line = refusal(4, *asked, "other/fewer")
+    line = refusal(*asked, "other/fewer", code=4)
     assert re.search(r"does not fit other/fewer: dataset .*; 8 of 40 videos .*; .*digest", line)
     assert line.endswith("or make episodes of these with `i2st episodes make`")
-    assert "--other-features where the same" in refusal(4, *asked, "other/seen_otherwise")
+    assert "--other-features where the same" in refusal(*asked, "other/seen_otherwise", code=4)
     done(*asked, "other/seen_otherwise", "--other-features")  # the hint
     done("episodes", "make", tmp_path / "e", "--shards", "other/fewer", "--way", 4)  # the other
 
@@ -300,12 +277,12 @@ def test_damaged_files_are_refused_by_every_command_that_reads_them(kept):
         ["episodes", "verify", path],
         ["evaluate", "--method", "otam", "--episode-file", path],
     ):
-        assert "its seal does not match" in refusal(4, *words)
+        assert "its seal does not match" in refusal(*words, code=4)
 
 
 def test_episodes_make_overwrites_nothing(kept):
     path, _, _ = kept
-    assert "is there already" in refusal(2, "episodes", "make", path)
+    assert "is there already" in refusal("episodes", "make", path)
 
 
 # --- leaks ---
@@ -327,7 +304,7 @@ def leaky(tmp_path):
 
 def test_what_training_saw_is_refused_and_dropped_on_demand(leaky, tmp_path):
     asked = ["evaluate", "--run", leaky, *FEW, "--way", 4]
-    line = refusal(2, *asked)
+    line = refusal(*asked)
     assert "1 of 5 evaluated classes were trained on by" in line
     assert "'test 3', and 3 of 40 evaluated videos ('test 0/00' and 2 more)" in line
     assert line.endswith("leave them out with --drop-seen")
@@ -342,20 +319,20 @@ def test_what_training_saw_is_refused_and_dropped_on_demand(leaky, tmp_path):
 def test_replayed_episodes_that_training_saw_are_refused_with_a_hint_that_works(leaky, tmp_path):
     done("episodes", "make", tmp_path / "e", *FEW)
     asked = ["evaluate", "--run", leaky, "--way", 4, *FEW]
-    line = refusal(2, "evaluate", "--run", leaky, "--episode-file", tmp_path / "e")
+    line = refusal("evaluate", "--run", leaky, "--episode-file", tmp_path / "e")
     assert "1 of 5 evaluated classes were trained on" in line
     hint = "; choose another run, or draw episodes without them: --drop-seen in place of the file"
     assert line.endswith(hint)
     done(*asked, "--drop-seen")
     done("evaluate", "--method", "otam", *FEW, "--save", tmp_path / "r")
-    assert refusal(2, "compare", leaky, tmp_path / "r").endswith(hint)
+    assert refusal("compare", leaky, tmp_path / "r").endswith(hint)
     done("compare", leaky, "otam", "--way", 4, *FEW, "--drop-seen")
 
 
 def test_classes_left_with_too_few_videos_are_named(leaky):
     # Of test 0's 8 videos two were trained on.
     asked = ["evaluate", "--run", leaky, "--drop-seen", "--way", 3, "--shot", 6, *FEW]
-    assert "'test 0' of split 'test' of toy without what training saw has 6" in refusal(2, *asked)
+    assert "'test 0' of split 'test' of toy without what training saw has 6" in refusal(*asked)
     found = done(*asked, "--drop-small-classes", "--json")
     assert "left out, as too few videos are there: 'test 0'\n" in found.stderr
     values = json.loads(found.stdout)
