@@ -1,6 +1,7 @@
 """I2ST as a method: how a trained run is read, by its own matching or by a probe."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from synthetic_shards import make_shards
 from typer.testing import CliRunner
 
 import cli
+from benchmarks.jhmdb21.running import other_head
 from i2st_model.config import preset
 from i2st_model.evaluating.method_runs import is_trained
 from i2st_model.evaluating.run_choice import choose_method_runs
@@ -165,6 +167,28 @@ def test_both_heads_of_a_run_stand_in_one_table_and_are_compared(place, monkeypa
     assert done.exit_code == 0, done.output
     difference = 100 * (probed.per_episode.mean() - plain.per_episode.mean())
     assert f"{difference:+.2f}" in done.stdout
+
+
+def test_benchmark_reads_a_run_by_the_same_heads(place, store):
+    def job(method):
+        names = {"variant": {"method": method}, "split": {"train": store.classes_of("train")}}
+        parts = {name: SimpleNamespace(**values) for name, values in names.items()}
+        base = SimpleNamespace(run_folder=place / "runs" / "a")
+        return SimpleNamespace(shards=place / "shards" / "toy", base=base, **parts)
+
+    asked = EvaluateConfig(episodes=40, shot=2, device="cpu")
+    probed, (alone, _) = loaded(PROBED, place, store)[0], other_head(job("probe"), store)
+    found = [evaluate(one, store, asked).result.predicted for one in (probed, alone)]
+    np.testing.assert_array_equal(*found)
+    both, _ = other_head(job("both"), store)
+    tokens = store.tokens(store.rows_of(store.classes_of("test"))[:20])
+    support, query = torch.arange(12).view(1, 3, 4), torch.arange(12, 20).view(1, 8)
+    shares = []
+    for one in (both, loaded("i2st", place, store)[0], probed):
+        kept = one.prepare(Clips(features=tokens, embedding=None))
+        parts = [{name: value[rows] for name, value in kept.items()} for rows in (support, query)]
+        shares.append(one.score(*parts).double().log_softmax(dim=2))
+    torch.testing.assert_close(shares[0], (shares[1] + shares[2]).log_softmax(dim=2))
 
 
 def test_float64_changes_no_accuracy_of_the_probe(place, store):

@@ -64,7 +64,7 @@ def ready_method(
         found = load_method(job.method, store, shards=job.shards, mean_classes=split.train)
         return *found, 0.0
     if variant.trained_as:
-        return *_other_head(job, store), 0.0
+        return *other_head(job, store), 0.0
     config = TrainConfig(**job.settings, classes=split.train)
     if not variant.trained:
         return get_method("i2st", network=build_untrained(config, store)), None, 0.0
@@ -80,7 +80,9 @@ def _train(config: TrainConfig, store: FeatureStore, job: Job) -> float | None:
     return time.process_time() - start if fresh else None
 
 
-def _other_head(job: Job, store: FeatureStore) -> tuple[FewShotMethod, Any]:
+def other_head(job: Job, store: FeatureStore) -> tuple[FewShotMethod, Any]:
+    """Read the run of another job by a head of another kind; also its checkpoint."""
+
     def loaded(name: str) -> tuple[FewShotMethod, Checkpoint | None]:
         run, classes = job.base.run_folder, job.split.train
         return load_method(
