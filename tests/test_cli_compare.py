@@ -160,6 +160,14 @@ def test_runs_of_a_side_differ_in_nothing_but_the_seed(trained, tmp_path, change
     done("compare", "runs/seed0", other, *FEW)  # one against the other
 
 
+def test_sides_are_named_by_what_outlives_their_folders():
+    text = done("compare", "runs/seed0,runs/seed1", "otam", *FEW, "--format", "latex").stdout
+    checkpoint = "checkpoint [0-9a-f]{12}"
+    said = rf"% A: run seed0, seed 0, {checkpoint}; run seed1, seed 1, {checkpoint}\.\n"
+    assert re.search(said, text)
+    assert "% B: run" not in text
+
+
 def test_seeds_are_compared_whatever_else_decides_no_weight(trained):
     other = trained("other", train={"device": "cuda", "log_every": 7})
     (cell,) = found("compare", f"runs/seed0,{other}", "otam", *FEW)["cells"]
