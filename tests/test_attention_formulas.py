@@ -8,6 +8,7 @@ from written_out import attended, awake, encoding, fed, grid_encodings, normed
 
 from i2st_model.attention import GlobalFusion, MeanFusion, SpatialAttention, TemporalAttention
 from i2st_model.config import preset
+from i2st_model.instance_encoder import InstanceEncoder
 from i2st_model.layers import Attention, FeedForward
 from i2st_model.methods import get_method
 from i2st_model.methods.clips import TrainStatistics
@@ -86,10 +87,18 @@ def test_weights_of_attention_begin_uniform_within_glorots_bound(name):
     assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
 
 
-@pytest.mark.parametrize("make", [SpatialAttention, TemporalAttention, GlobalFusion])
-def test_learned_tokens_and_types_begin_small_beside_what_they_join(make):
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (SpatialAttention, "types"),
+        (TemporalAttention, "types"),
+        (GlobalFusion, "tokens"),
+        (InstanceEncoder, "queries"),
+    ],
+)
+def test_learned_tokens_and_types_begin_small_beside_what_they_join(make, name):
     module = make(preset("i2st", token_dim=12, grid=SIDE, dim=256, global_matching="compound"))
-    learned = module.tokens if make is GlobalFusion else module.types
+    learned = getattr(module, name)
     assert learned.std().item() == pytest.approx(0.02, rel=0.15)
 
 

@@ -93,6 +93,13 @@ def test_scores_are_scaled_cosines_of_the_mean_frame_and_the_class_name(clip):
         np.testing.assert_allclose(found[q], expected, atol=1e-4)
 
 
+def test_half_precision_frames_are_widened(clip):
+    method = fitted(encoder(clip[1]))
+    features = torch.randn(2, 3, E).half()
+    prepared = method.prepare(Clips(features=features, classes=torch.arange(2)))
+    assert {value.dtype for value in prepared.values()} == {torch.float32}
+
+
 def test_query_classes_are_not_looked_at(clip):
     method = fitted(encoder(clip[1]))
     frames = torch.randn(2, 4, E)
