@@ -100,7 +100,7 @@ def test_probe_is_centred_on_the_classes_that_its_run_saw(place, store):
 
 def test_probe_on_another_dataset_is_centred_on_that_ones_train_split(place, store):
     folder = place / "elsewhere"
-    other = FeatureStore(make_shards(folder, name="elsewhere", signal=1.0, seed=7))
+    other = FeatureStore(make_shards(folder, name="elsewhere", classes=(8, 5, 5), seed=7))
     method, _ = load_method(PROBED, other, shards=folder, run=place / "runs" / "a", device="cpu")
     own = mean_of(method.network, other, other.classes_of("train"))
     torch.testing.assert_close(method.probe.train_mean.double(), own, atol=1e-5, rtol=1e-5)
