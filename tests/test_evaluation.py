@@ -332,8 +332,9 @@ class Marked(Curious):
 def test_class_names_and_classes_are_for_marked_methods_alone(store, shards, monkeypatch, build):
     monkeypatch.setitem(METHODS, "curious", lambda: build)
     method, _ = load_method("curious", store, shards=shards, device="cpu")
-    evaluate(method, store, replace(FEW, episodes=2))
+    found = evaluate(method, store, replace(FEW, episodes=2))
     assert bool(method.names) == (method.told is not None) == method.uses_class_names
+    assert ("(knows the names of these classes)" in found.sentence()) == method.uses_class_names
 
 
 def test_every_set_of_episodes_is_searched_for_what_training_saw(store, run):
