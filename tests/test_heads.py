@@ -1,4 +1,4 @@
-"""What heads make of a pool: float32 losses whatever clips are encoded in, and clips as they are."""
+"""What heads make of a pool: losses in float32 whatever encodes it, and features as stored."""
 
 from dataclasses import replace
 

@@ -1,0 +1,99 @@
+"""Where a step's clips come from: masks of some of them, views as told, and the encoder's state."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from synthetic_frames import make_frame_shards
+from synthetic_shards import make_shards
+from test_training import SMALL
+
+from i2st_model.end_to_end.frame_draws import FrameDraws
+from i2st_model.end_to_end.open_store import open_store
+from i2st_model.features import FeatureStore
+from i2st_model.methods.clips import Clips
+from i2st_model.stem_features import ClipFeatures, StoredFeatures
+from i2st_model.training.cached_clips import CachedClips
+from i2st_model.training.learners import build_learner
+from i2st_model.training.setup import NO_ROWS, pool_sampler
+from i2st_model.training.view_draws import ViewDraws
+
+CPU = torch.device("cpu")
+ENCODER = {"name": "efficientnet-lite0", "trained": "last_blocks", "blocks": 1}
+OTAM = replace(
+    SMALL, method="otam", network={}, encoder=ENCODER, way=2, pool_classes=2, queries=1, frames=2
+)
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames") / "toy"
+    make_frame_shards(folder, classes=(3, 2, 2), videos=2, frames=4)
+    return open_store(folder, encoder=ENCODER, frames=2, device="cpu")
+
+
+def cached(folder):
+    shards = make_shards(folder, frames=6, moving=True)
+    store = FeatureStore(shards, num_frames=3)
+    rows = store.rows_of(store.classes_of("train"))
+    features = ClipFeatures(
+        store, StoredFeatures(store, "tokens"), rows, budget_bytes=0, device=CPU
+    )
+    return CachedClips(SMALL, store, features, ViewDraws(SMALL, store)), rows
+
+
+@pytest.mark.parametrize("kind", ["cached", "frames"])
+def test_masks_of_some_clips_are_theirs_among_the_masks_of_all(frames, tmp_path, kind):
+    if kind == "cached":
+        source, rows = cached(tmp_path / "toy")
+    else:
+        source = FrameDraws(OTAM, frames, frames.reader, CPU)
+        rows = frames.rows_of(frames.classes_of("train"))
+    drawn = source.draw(rows, 0)
+    coverage, valid = drawn.masks(4, rows, np.ones(len(rows), bool))
+    some = np.arange(len(rows)) % 3 == 1
+    part, usable = drawn.masks(4, rows[some], some)
+    assert torch.equal(part, coverage[some])
+    assert torch.equal(usable, valid[some])
+    assert not torch.equal(part, coverage[: some.sum()])
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_frames_are_neither_cropped_nor_mirrored_unless_told(frames, flips):
+    reader, rows = frames.reader, frames.rows_of(frames.classes_of("train"))
+    plain = {**ENCODER, "crop": False}
+    store = open_store(reader.folder, encoder=plain, device="cpu")
+    seen = FrameDraws(replace(OTAM, flips=flips), store, store.reader, CPU).draw(rows, 0).seen
+    every = np.broadcast_to(np.arange(4), (len(rows), 4))
+    shown = store.reader.clips.clips(rows, every, store.reader.framing.middle(len(rows)))
+    mirrored = [not torch.equal(one, two) for one, two in zip(seen, shown, strict=True)]
+    assert any(mirrored) == flips
+    for one, two, turned in zip(seen, shown, mirrored, strict=True):
+        assert torch.equal(one, two.flip(2) if turned else two)
+
+
+def test_learner_on_frames_encodes_as_told_and_looks_at_segment_centres(frames, monkeypatch):
+    frames.reader.weights_of = Path("another run")
+    config = replace(OTAM, precision="bf16")
+    classes = pool_sampler(config, frames).videos
+    learner = build_learner(config, frames, classes=classes, device=CPU)
+    assert frames.reader.weights_of is None
+    rows = np.array([2, 0])
+    with torch.no_grad():
+        prepared = learner.prepare(rows)
+        given = Clips(features=frames.frame_embedding(rows))
+        for name, value in learner.network.head.prepare(given).items():
+            assert torch.equal(prepared[name], value)
+    learner.open(NO_ROWS)
+    batch = learner.batch(pool_sampler(config, frames).pool(0, 2), 0)
+    real, under = learner.network.features, []
+
+    def features(views):
+        under.append(torch.is_autocast_enabled("cpu"))
+        return real(views)
+
+    monkeypatch.setattr(learner.network, "features", features)
+    assert learner.losses(batch).total.dtype == torch.float32
+    assert under == [True]
