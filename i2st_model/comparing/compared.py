@@ -86,7 +86,9 @@ def _read_part(word: str) -> Part:
 
 def _content_of_files(parts: Sequence[Part]) -> Content | None:
     first = next((part.kept[0] for part in parts if part.kept), None)
-    return first and Content(dataset=first.episodes.dataset, digest=first.made_by.digest)
+    if first is None:
+        return None
+    return Content(dataset=first.episodes.dataset, digest=first.made_by.digest)
 
 
 def _of_method(file: Path, method: str | None) -> tuple[Result, ...]:
