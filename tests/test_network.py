@@ -523,6 +523,7 @@ def test_config_returns_from_its_dictionary():
         ({"centre": 1}, "centre=1 is no truth value"),
         ({"instances": ["queries"]}, r"instances=\['queries'\] is unknown"),
         ({"dim": 30, "heads": 8}, "dim=30 with heads=8"),
+        ({"dim": 6, "heads": 2}, "dim=6 with heads=2; dim must be a multiple of heads and of 4"),
         ({"instances": "none", "attention_scope": "cross"}, "use attention_scope='joint'"),
         ({"grid": 9, "pool_grid": 2}, "pool_grid=2 with grid=9; a divisor"),
         ({"image_token": "embedding"}, "'embedding' with embedding_dim=0"),
@@ -534,6 +535,11 @@ def test_config_returns_from_its_dictionary():
 def test_config_refuses_what_cannot_be_built(settings, message):
     with pytest.raises(ConfigError, match=message):
         tiny(**settings)
+
+
+def test_settings_lie_on_top_of_a_preset():
+    config = preset("linear", token_dim=4, grid=1, global_weight=0.4)
+    assert (config.global_weight, config.global_fusion) == (0.4, "mean")
 
 
 def test_config_names_what_is_absent_and_what_is_known():
