@@ -97,3 +97,20 @@ def test_learner_on_frames_encodes_as_told_and_looks_at_segment_centres(frames, 
     monkeypatch.setattr(learner.network, "features", features)
     assert learner.losses(batch).total.dtype == torch.float32
     assert under == [True]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_methods_on_an_encoder_are_given_what_they_ask_for_and_no_more(frames, asked, monkeypatch):
+    classes = pool_sampler(OTAM, frames).videos
+    head = build_learner(OTAM, frames, classes=classes, device=CPU).head
+    for name in ("needs_embedding", "uses_class_names"):
+        monkeypatch.setattr(type(head.module), name, asked)
+    rows, tokens, embedding = np.array([3, 1]), torch.ones(2, 2, 49, 8), torch.zeros(2, 2, 8)
+    clips = head.of_encoder(rows, tokens, embedding)
+    assert clips.features is embedding
+    assert clips.videos.tolist() == [3, 1]
+    if not asked:
+        assert clips.embedding is clips.classes is None
+        return
+    assert clips.embedding is embedding
+    assert clips.classes.tolist() == [frames.reader.class_index[3], frames.reader.class_index[1]]
