@@ -87,9 +87,8 @@ class FeatureStore(StoredVideos):
 
     def frame_embedding(self, rows: NDArray[np.int64]) -> Tensor:
         """Encoder's own embedding of the segment centres of each clip: (B, T, E) float32."""
-        return torch.from_numpy(
-            self.features_at("frame_embedding", rows, self.test_positions)
-        ).float()
+        chosen = self.features_at("frame_embedding", rows, self.test_positions)
+        return torch.from_numpy(chosen).float()
 
     def mask_targets(
         self,
