@@ -12,7 +12,6 @@ import yaml
 from i2st_model.config import NetworkConfig
 from i2st_model.config_checks import required_type
 from i2st_model.methods import method_class
-from i2st_model.methods.options import split_spec
 from i2st_model.runs import read_config
 from i2st_model.settings_file import read_settings
 from i2st_model.settings_scope import require_read
@@ -101,7 +100,7 @@ def change_config(
     require_read(config.method, {**_telling(in_file), **typed})
     if config.method == old_method or "fast_rate" in {*in_file, *typed}:
         return config
-    return replace(config, fast_rate=method_class(split_spec(config.method)[0]).learning_rate)
+    return replace(config, fast_rate=method_class(config.method).learning_rate)
 
 
 def _telling(values: Mapping[str, Any]) -> dict[str, Any]:

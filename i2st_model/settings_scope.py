@@ -6,7 +6,6 @@ from typing import Any
 
 from i2st_model.config import NetworkConfig
 from i2st_model.evaluating.method_runs import NETWORK_METHOD
-from i2st_model.methods.options import split_spec
 from pipeline.errors import ConfigError
 
 OF_NETWORK = {
@@ -20,17 +19,16 @@ def require_read(method: str, given: Mapping[str, Any]) -> None:
     """Refuse settings that a method does not read: it would train as if nothing had been said.
 
     Args:
-        method: its name, with or without options behind it.
+        method: its name.
         given: settings that a user gave, by name; those of the network as ``network.dim``.
 
     Raises:
         ConfigError: names the first such setting, and the method.
     """
-    name = split_spec(method)[0]
-    for setting in given if name != NETWORK_METHOD else ():
+    for setting in given if method != NETWORK_METHOD else ():
         if setting in OF_NETWORK:
             raise ConfigError(
-                f"{setting} is a setting of {NETWORK_METHOD}, which {name} does not read, and is "
+                f"{setting} is a setting of {NETWORK_METHOD}, which {method} does not read, and is "
                 f"given as {given[setting]}; one that it reads was needed; leave it out, or pass "
                 f"--method {NETWORK_METHOD}"
             )

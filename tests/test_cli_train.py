@@ -15,6 +15,7 @@ from test_training_ranks import start_two
 from i2st_model.checkpoints import load_checkpoint
 from i2st_model.commands.train import FLAGS, train
 from i2st_model.training.config import TrainConfig
+from i2st_model.training.run_folder import locked
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +47,12 @@ def test_flags_that_are_settings_have_the_settings_defaults():
 
 
 def test_a_method_trains_from_a_printed_file_and_latest_leads_to_its_run(here):
-    words = ["--method", "hyrsm", "--set", "options.heads=4", "--episodes", "64"]
+    words = ["--method", "hyrsm:heads=4", "--set", "options.dropout=0.2", "--episodes", "64"]
     printed = i2st("train", *words, "--set", "val_episodes=40", "--print-config")
     assert printed.exit_code == 0, printed.output
     assert not (here / "runs").exists()
     values = yaml.safe_load(printed.stdout)
-    assert (values["method"], values["options"]) == ("hyrsm", {"heads": 4})
+    assert (values["method"], values["options"]) == ("hyrsm", {"dropout": 0.2, "heads": 4})
     assert set(values) == {field.name for field in fields(TrainConfig)}
     (here / "settings.yaml").write_text(printed.stdout)
     run = run_of(i2st("train", "--config", "settings.yaml", "--seed", 3, "--json"))
@@ -88,6 +89,13 @@ def test_wrong_settings_of_files_and_methods_are_refused_in_one_line(here):
 
 
 COMMAND = "import sys, cli; sys.argv[0] = 'i2st'; cli.main()"
+
+
+def test_a_training_in_a_folder_that_is_held_leaves_it_to_its_holder(here):
+    with locked(here / "begun"):
+        said = refusal(*TRAIN, "--run", here / "begun")
+        assert "begun is locked by PID" in said
+        assert (here / "begun" / ".lock").is_file()
 
 
 def test_two_processes_make_one_run_and_the_first_one_speaks(here, repository, monkeypatch):

@@ -187,6 +187,17 @@ def test_method_is_trained_at_its_own_rate_unless_one_is_given(tmp_path):
     assert (changed.fast_rate, changed.slow_rate) == (1e-5, TrainConfig().slow_rate)
 
 
+def test_options_behind_a_method_are_settings_of_their_own():
+    begun = TrainConfig(options={"dropout": 0.2, "heads": 2})
+    found = change_config(begun, {"method": "hyrsm:heads=4:logit_scale=2"}, [])
+    assert found.method == "hyrsm"
+    assert found.options == {"dropout": 0.2, "heads": 4, "logit_scale": 2}
+    typed = ["method=hyrsm:heads=4", "options.dropout=0.2", "options.logit_scale=2"]
+    assert found == change_config(TrainConfig(), {}, typed)
+    with pytest.raises(ConfigError, match="hyrsm has no option 'head'; .*did you mean 'heads'"):
+        change_config(begun, {"method": "hyrsm:head=4"}, [])
+
+
 def test_resumed_method_keeps_the_rate_it_was_begun_with():
     begun = TrainConfig(method="hyrsm", fast_rate=0.25)
     assert change_config(begun, {"method": "hyrsm"}, ["episodes=640"]).fast_rate == 0.25

@@ -107,7 +107,7 @@ def evaluate_runs(
                 run.folder, shards, frames=run.config.frames, device=config.device
             )
             method, checkpoint = load_method(
-                run.config.method.partition(":")[0],
+                run.config.method,
                 store,
                 shards=shards,
                 run=run.folder,

@@ -54,7 +54,8 @@ class TrainConfig:
     """
 
     method: str = "i2st"
-    """What is trained: i2st, or any trainable method of `i2st_model.methods`."""
+    """What is trained: i2st, or any trainable method of `i2st_model.methods`. Options behind its
+    name, as in hyrsm:heads=4, go into ``options``."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Constructor arguments of a method other than i2st."""
     episodes: int = 10_000
@@ -156,12 +157,26 @@ class TrainConfig:
                     f"{name}={value!r}; settings by name were needed; write e.g. {name}.NAME=VALUE"
                 )
         check_fields(self, RANGES)
+        self._part_method()
         if self.episodes_per_step % self.pools_per_step:
             raise ConfigError(
                 f"episodes_per_step={self.episodes_per_step} with pools_per_step="
                 f"{self.pools_per_step}; a multiple was needed; raise episodes_per_step to "
                 f"{-(-self.episodes_per_step // self.pools_per_step) * self.pools_per_step}"
             )
+
+    def _part_method(self) -> None:
+        """A run is found by the plain name of its method."""
+        if ":" not in self.method:
+            return
+        # Not above: most configs have a plain name, and shall not wait for a method's torch.
+        from i2st_model.methods import method_class
+        from i2st_model.methods.options import check_options, split_spec
+
+        name, typed = split_spec(self.method)
+        options = {**self.options, **check_options(name, method_class(name), typed)}
+        object.__setattr__(self, "method", name)
+        object.__setattr__(self, "options", options)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values from which `train_config` rebuilds this config."""

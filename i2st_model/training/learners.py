@@ -9,7 +9,6 @@ from i2st_model.end_to_end.encoded_frames import EncodedFrames
 from i2st_model.end_to_end.frame_learner import FrameLearner
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import TRAINED
-from i2st_model.methods.options import split_spec
 from i2st_model.training.cached_learner import CachedLearner
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.head import Ground
@@ -42,11 +41,10 @@ def build_learner(
         ConfigError: settings contradict each other or the shards.
     """
     assert isinstance(store, FeatureStore)
-    name, typed = split_spec(config.method)
-    is_network, options = name == TRAINED, {**config.options, **typed}
-    if is_network and options:
+    is_network = config.method == TRAINED
+    if is_network and config.options:
         raise ConfigError(
-            f"options.{next(iter(options))} is set, method {TRAINED} has no options; a "
+            f"options.{next(iter(config.options))} is set, method {TRAINED} has no options; a "
             "setting of its network was needed; pass network.NAME=VALUE, or another --method"
         )
     learner = FrameLearner if isinstance(store.reader, EncodedFrames) else CachedLearner
