@@ -46,12 +46,12 @@ def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     values = _read_values(path)
     try:
         tensors = safetensors.torch.load_file(path)
+        # Files of version 1 have no seal.
+        seal = values.pop(SEAL_KEY, None)
+        if seal is not None and seal != _seal(values, tensors):
+            raise damaged(path, "it changed since it was written, its seal does not match")
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise damaged(path, str(error)) from None
-    # Files of version 1 have no seal.
-    seal = values.pop(SEAL_KEY, None)
-    if seal is not None and seal != _seal(values, tensors):
-        raise damaged(path, "it changed since it was written, its seal does not match")
     return values, tensors
 
 

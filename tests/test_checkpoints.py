@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from i2st_model.runs import (
     unfinished_runs,
 )
 from i2st_model.tensor_files import MAX_HEADER_BYTES, save_tensors
-from i2st_model.training.run_folder import discard_unused, locked, new_run_folder
+from i2st_model.training.run_folder import locked, new_run_folder
 from i2st_model.training.step_log import StepLog
 from i2st_model.whole_files import write_whole
 from pipeline.errors import CheckpointError, ConfigError, ResourceError
@@ -140,6 +141,13 @@ def test_short_or_empty_file_is_refused(tmp_path, content, why):
 def with_header(values, data=b""):
     header = json.dumps(values).encode()
     return len(header).to_bytes(8, "little") + header + data
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_json_has_not_are_refused_under_a_seal(tmp_path, number):
+    path = tmp_path / CHECKPOINT_NAME
+    path.write_bytes(with_header({"__metadata__": {"i2st": f'{{"sha256": "", "x": {number}}}'}}))
+    refused(tmp_path, "cannot be used: Out of range float")
 
 
 def test_overlapping_and_oversized_tensors_are_refused(tmp_path):
@@ -333,6 +341,8 @@ def test_a_run_folder_is_held_by_one_process_at_a_time(tmp_path):
         again = locked(tmp_path / "run")
         with pytest.raises(ConfigError, match="one training at a time.*or pass another --run"):
             again.__enter__()
+        # Its holder may just be reading the shards.
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
     with locked(tmp_path / "run"):
         assert (tmp_path / "run").is_dir()
 
@@ -360,13 +370,12 @@ def test_a_run_that_saved_its_state_is_resumed_before_a_newer_one_that_did_not(t
 
 
 def test_only_a_folder_in_which_nothing_was_recorded_is_discarded(tmp_path):
-    refused, begun = tmp_path / "refused", tmp_path / "begun"
-    for folder in (refused, begun):
-        folder.mkdir()
-        (folder / ".lock").write_bytes(b"")
-    (begun / "config.json").write_bytes(b"{}")
-    for folder in (refused, begun, tmp_path / "absent"):
-        discard_unused(folder)
+    with pytest.raises(ConfigError, match="refused"), locked(tmp_path / "refused"):
+        raise ConfigError("refused")
+    with locked(tmp_path / "begun"):
+        (tmp_path / "begun" / "config.json").write_bytes(b"{}")
+    with locked(tmp_path / "removed"):
+        shutil.rmtree(tmp_path / "removed")
     assert [path.name for path in tmp_path.iterdir()] == ["begun"]
 
 

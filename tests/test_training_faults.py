@@ -354,6 +354,16 @@ def test_weights_on_another_encoder_are_refused(finished, shards, tmp_path):
     seen_by(grid=8, image_size=448)  # the same encoder on larger frames
 
 
+def test_weights_on_who_knows_what_are_refused(finished, shards, tmp_path):
+    known = load_checkpoint(finished.run_folder)
+    (tmp_path / "first").mkdir()
+    info = replace(known.info, fingerprint={"encoder": ["synthetic"]})
+    save_checkpoint(tmp_path / "first", known.weights, info)
+    asked = replace(SMALL, init_from=str(tmp_path / "first"))
+    with pytest.raises(ConfigError, match="name None there and 'synthetic' here"):
+        train(asked, open_store(shards), tmp_path / "run")
+
+
 # --- kills while files are written ---
 
 
@@ -405,6 +415,13 @@ def test_latest_is_replaced_and_leads_on_after_the_folder_moved(tmp_path):
     (tmp_path / "runs").rename(tmp_path / "moved")
     assert (tmp_path / "moved" / "latest").resolve() == (tmp_path / "moved" / "b")
     assert {path.name for path in Path(tmp_path / "moved").iterdir()} == {"a", "b", "latest"}
+
+
+def test_a_run_that_is_called_latest_does_not_lead_to_itself(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("run", "latest"):
+        name_latest(tmp_path / name)
+        assert os.readlink(tmp_path / "latest") == "run"
 
 
 def test_what_a_kill_left_beside_latest_is_removed_by_the_next_run(tmp_path):

@@ -63,7 +63,7 @@ def train_in_folder(
     """
     from i2st_model.runs import find_newest_shards
     from i2st_model.training.run import train as fit
-    from i2st_model.training.run_folder import discard_unused, name_latest
+    from i2st_model.training.run_folder import name_latest
 
     with ranks.together():
         folder = shards or find_newest_shards(Path("shards"))
@@ -79,18 +79,14 @@ def train_in_folder(
                 note(sentence)
             show(p.step, p.num_steps, _train_line(p))
 
-        try:
-            report = fit(
-                config,
-                store,
-                folder,
-                resume=resume,
-                allow_nondeterministic=allow_nondeterministic,
-                on_progress=tell,
-            )
-        finally:
-            if ranks.first:
-                discard_unused(folder)
+        report = fit(
+            config,
+            store,
+            folder,
+            resume=resume,
+            allow_nondeterministic=allow_nondeterministic,
+            on_progress=tell,
+        )
     if ranks.first and folder.parent.resolve() == RUNS.resolve():
         name_latest(folder)
     return report

@@ -65,8 +65,9 @@ def require_same_encoder(
 
 
 def _encoder(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    found = fingerprint.get("encoder") or {}
-    return {name: found.get(name) for name in OF_ENCODER}
+    found = fingerprint.get("encoder")
+    known = found if isinstance(found, Mapping) else {}  # a file from elsewhere may say anything
+    return {name: known.get(name) for name in OF_ENCODER}
 
 
 def initial_sha256(config: TrainConfig) -> str | None:

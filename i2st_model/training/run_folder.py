@@ -48,6 +48,9 @@ def new_run_folder(root: Path, name: str, *, today: date) -> Path:
 def locked(run_folder: Path) -> Iterator[None]:
     """Hold a run's folder, created if absent, against other processes.
 
+    A folder in which nothing was recorded, as after settings that are refused, is removed at the
+    end: by its holder alone, who knows that no other process has just begun in it.
+
     Args:
         run_folder: the run's folder.
 
@@ -66,6 +69,7 @@ def locked(run_folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        _discard_unused(run_folder)
         lock.__exit__(None, None, None)
 
 
@@ -73,12 +77,14 @@ def name_latest(run_folder: Path) -> None:
     """Let ``latest`` beside a run's folder lead to it; the old one leads on until it is replaced.
 
     Args:
-        run_folder: of a finished run.
+        run_folder: of a finished run; where it is ``latest`` itself, nothing changes.
 
     Raises:
         ConfigError: the folder of all runs cannot be written.
     """
     latest = run_folder.parent / LATEST_NAME
+    if run_folder == latest:
+        return
     temporary = latest.with_name(f"{LATEST_NAME}.{os.getpid()}.tmp")
     try:
         _remove_stale(latest)
@@ -98,8 +104,7 @@ def _remove_stale(latest: Path) -> None:
                 left.unlink()
 
 
-def discard_unused(folder: Path) -> None:
-    """Remove a run's folder in which nothing was recorded, as after settings that are refused."""
+def _discard_unused(folder: Path) -> None:
     if folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK_NAME}:
         (folder / LOCK_NAME).unlink(missing_ok=True)
         folder.rmdir()
