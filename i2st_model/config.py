@@ -10,16 +10,16 @@ from pipeline.errors import ConfigError
 __all__ = ["PRESETS", "NetworkConfig", "network_config", "preset"]
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # What measured best with both components in place: evidence row POOL-I2ST.
+    # What measured best with both components in place, on JHMDB-21.
     "i2st": {},
-    # The learned projection alone, Bi-MHM on it: the control called LIN.
+    # The learned projection alone, Bi-MHM on it: a control.
     "linear": {
         "instances": "none",
         "spatial_temporal_pairs": 0,
         "global_fusion": "mean",
         "global_weight": 0.0,
     },
-    # Mask-pooled instances without spatial or temporal attention: the control POOL-LIN.
+    # Mask-pooled instances without spatial or temporal attention: a control.
     "pool_linear": {"spatial_temporal_pairs": 0, "global_fusion": "mean"},
     # As first specified from the paper's summary, before any measurement.
     "specified": {"instances": "queries", "dim": 512, "mask_width": 128, "instance_init": 0.0},

@@ -2,9 +2,9 @@
 
 Shape letters: E episodes, N way, K shot, q queries per class.
 
-An episode is a uniform draw of N classes, then of K + q distinct videos of each (the loader of all
-relatives, method.md 3.1). With ``disjoint_groups`` no query clip shares a group (source video)
-with any support clip of the episode, see `i2st_model.drawing.disjoint_draws`.
+An episode is a uniform draw of N classes, then of K + q distinct videos of each (as the loaders
+of HyRSM, MoLo and CLIP-FSAR draw). With ``disjoint_groups`` no query clip shares a group (source
+video) with any support clip of the episode, see `i2st_model.drawing.disjoint_draws`.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Nouns from labels and placeholders, by rules small enough to read: no tagger, no model.
 
-segmenter.md's rule: drop the leading verb and the stop words; what is left is the object.
+The rule: drop the leading verb and the stop words; what is left is the object.
 """
 
 import re

@@ -28,7 +28,7 @@ class EncoderConfig:
 
     Normalisation layers keep their running statistics and the encoder its test mode (no dropout, no
     dropped paths), so that a clip's features never depend on its neighbours; the relatives leave
-    batch statistics training. Paper: our choice (method.md 3.4).
+    batch statistics training. Paper: our choice.
     """
 
     name: str

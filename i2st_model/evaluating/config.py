@@ -11,7 +11,7 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "float64")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateConfig:
-    """Which episodes, and how they are computed. The defaults are the field's (method.md 3.4)."""
+    """Which episodes, and how they are computed. The defaults are the field's."""
 
     split: str = "test"
     classes: tuple[str, ...] | None = None

@@ -10,7 +10,7 @@ from pipeline.masks import grid_coverage
 from pipeline.views import BASE, View, mask_window
 
 MAX_COVERAGE = 0.95
-"""A mask over more of the view than this says nothing about where the action is (method.md 3.3)."""
+"""A mask over more of the view than this says nothing about where the action is. Our choice."""
 
 
 def coverage_of_views(

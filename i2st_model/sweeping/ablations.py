@@ -9,7 +9,7 @@ from pipeline.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ablation:
-    """Settings that are compared, each a list of name=value words; see method.md 3.4."""
+    """Settings that are compared, each a list of name=value words."""
 
     about: str
     variants: tuple[tuple[str, ...], ...]
@@ -60,7 +60,7 @@ ABLATIONS = {
     ),
     "ways": Ablation(about="classes per episode", variants=((),), ways=(5, 6, 7, 8, 9, 10)),
 }
-"""Those of method.md 3.4. Other prompts are other shards: sweep each and compare the runs."""
+"""Those that have names. Other prompts are other shards: sweep each and compare the runs."""
 
 
 def choose_ablation(name: str | None, axes: Mapping[str, Sequence[str]], *, grid: bool) -> Ablation:

@@ -33,7 +33,7 @@ def learning_rate_factor(step: int, total: int, warmup: float) -> float:
 def random_positions(words: Words, count: int, stored: int, frames: int) -> NDArray[np.int64]:
     """Choose T of F stored frames for each clip: one at random from each of T equal segments.
 
-    Random segments in training and their centres in test are our choice (method.md 3.4).
+    Random segments in training and their centres in test are our choice.
 
     Args:
         words: where the draw comes from.

@@ -14,7 +14,7 @@ from PIL import Image, features
 from pipeline.errors import ShardError, VideoError
 
 FRAME_SIDE = 256
-"""Default short side: the field resizes to 256 before it crops (method.md 3.4)."""
+"""Default short side: the field resizes to 256 before it crops."""
 QUALITY = 95
 MAX_SIDE = 65_500
 """libjpeg writes no more."""
