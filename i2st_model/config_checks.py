@@ -101,6 +101,7 @@ def _check_type(name: str, value: Any, wanted: Any) -> None:
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if math.isnan(value) or not low <= value <= high:
-        allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
+    # JSON, and so a run's record, has no number for infinity.
+    if not low <= value <= high or math.isinf(value):
+        allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}, finite,"
         raise ConfigError(f"{name}={value} is out of range; {allowed} is needed; pass such a value")

@@ -438,8 +438,13 @@ def test_log_of_a_resumed_run_is_cut_at_its_state(tmp_path):
         log.write({"step": step})
     path = tmp_path / "log.jsonl"
     path.write_text(path.read_text() + '{"step": 6, "lo')
-    StepLog(tmp_path, after_step=3)
-    assert path.read_text() == "".join(f'{{"step": {step}}}\n' for step in (1, 2, 3))
+    for _ in range(2):
+        log = StepLog(tmp_path, after_step=3)
+        assert path.read_text() == "".join(f'{{"step": {step}}}\n' for step in (1, 2, 3))
+        log.write({"step": 3, "note": "went on otherwise"})
+    log.write({"step": 4})
+    StepLog(tmp_path, after_step=4)
+    assert len(path.read_text().splitlines()) == 5
     StepLog(tmp_path, after_step=None)
     assert path.read_text() == ""
 

@@ -548,6 +548,7 @@ def test_too_few_train_classes_are_refused_before_anything_is_written(tmp_path):
         ({"select": "test"}, "select='test' is unknown; one of val, last"),
         ({"fast_rate": -1.0}, "fast_rate=-1"),
         ({"fast_rate": float("nan")}, "fast_rate=nan"),
+        ({"fast_rate": float("inf")}, "fast_rate=inf is out of range; at least 0, finite"),
         ({"fast_rate": True}, "fast_rate=True is no number"),
         ({"episodes": 1e3}, "episodes=1000.0 is no whole number"),
         ({"seed": -1}, "seed=-1 is out of range"),

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -219,6 +220,19 @@ def test_resume_on_other_threads_is_refused_unless_allowed(shards, tmp_path):
     assert {"step": 2, "note": said} in map(
         json.loads, (run / "log.jsonl").read_text().split("\n")[:-1]
     )
+
+
+def test_resume_by_another_torch_is_refused_unless_allowed(shards, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, open_store(shards), run, on_progress=stop_at(3))
+    recorded = json.loads((run / CONFIG_NAME).read_text())
+    assert recorded["torch"] == torch.__version__
+    (run / CONFIG_NAME).write_text(json.dumps({**recorded, "torch": "1.0"}))
+    message = f"torch '1.0' there and '{torch.__version__}' here.*; install torch 1.0 and pass --th"
+    with pytest.raises(ConfigError, match=re.escape(message).replace(r"\.\*", ".*")):
+        train(SMALL, open_store(shards), run, resume=True)
+    train(SMALL, open_store(shards), run, resume=True, allow_nondeterministic=True)
 
 
 def test_resume_takes_the_device_of_its_own_hint(shards, finished, tmp_path):

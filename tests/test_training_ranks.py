@@ -119,6 +119,16 @@ def test_fault_of_one_process_ends_all_with_its_message(shards, tmp_path, reposi
     assert (tmp_path / "run" / STATE_NAME).exists()
 
 
+def test_a_run_folder_that_machines_do_not_share_is_refused(shards, tmp_path, repository):
+    run = tmp_path / "0"
+    code = RUNNER.format(config="POOLS", before="fail_on_second(ranks)")
+    start_two(repository, code, shards, run)
+    assert (run / STATE_NAME).exists()
+    own = RUNNER.format(config="POOLS", before="sys.argv[2] = sys.argv[2][:-1] + str(ranks.number)")
+    ended = start_two(repository, own, shards, run)
+    assert all("is at step 0 on one machine and at step 2 on another" in out for _, out, _ in ended)
+
+
 def test_step_takes_the_mean_gradient_of_its_pools(shards):
     dry = {**POOLS.network, "dropout": 0.0, "channel_dropout": 0.0}
     config = replace(POOLS, network=dry, gradient_clip=1e9)

@@ -44,7 +44,7 @@ def run_status(
 
     Raises:
         ConfigError: it holds a run and ``resume`` is False, or another run, or one that was begun
-            with other threads or on another kind of device.
+            with other threads, on another kind of device or by another torch.
         CheckpointError: its config.json is damaged.
     """
     if not (run_folder / CONFIG_NAME).is_file():
@@ -84,7 +84,7 @@ def run_status(
 def changed_bits(config: TrainConfig, run_folder: Path) -> list[str]:
     """What beside config and shards decides the last bits, and differs from a run's record.
 
-    Sums on other threads, or on a GPU, are made in another order.
+    Sums on other threads, on a GPU, or by another torch are made in another order.
 
     Args:
         config: what is asked.
@@ -99,7 +99,10 @@ def changed_bits(config: TrainConfig, run_folder: Path) -> list[str]:
 
 
 def _hint(recorded: dict[str, Any]) -> str:
-    return f"pass --threads {recorded.get('threads')} --device {recorded.get('device')}"
+    words = f"pass --threads {recorded.get('threads')} --device {recorded.get('device')}"
+    if recorded.get("torch", torch.__version__) == torch.__version__:
+        return words
+    return f"install torch {recorded['torch']} and {words}"
 
 
 def _with_defaults(recorded: Any) -> Any:
@@ -118,15 +121,15 @@ def _without_device(train: Any) -> Any:
 
 def record_run(config: TrainConfig, store: VideoStore, run_folder: Path) -> None:
     """Write config.json: what is asked, and what else decides the bits of the weights."""
-    decided = {**_decides_bits(config), "torch": torch.__version__}
     shards = str(store.reader.folder.resolve())
-    values = {"version": __version__, "shards": shards, **_asked(config, store), **decided}
+    asked, decided = _asked(config, store), _decides_bits(config)
+    values = {"version": __version__, "shards": shards, **asked, **decided}
     write_json(run_folder / CONFIG_NAME, values)
 
 
 def _decides_bits(config: TrainConfig) -> dict[str, Any]:
     kind = resolve_device(config.device).partition(":")[0]
-    return {"threads": torch.get_num_threads(), "device": kind}
+    return {"threads": torch.get_num_threads(), "device": kind, "torch": str(torch.__version__)}
 
 
 def _asked(config: TrainConfig, store: VideoStore) -> dict[str, Any]:

@@ -43,8 +43,8 @@ def train(
         run_folder: created if absent; holds no other run.
         resume: go on with the run in ``run_folder``, whose config and shards must be the same. A
             finished run is left as it is.
-        allow_nondeterministic: resume on other threads or another kind of device, too, though the
-            last bits of the weights will differ.
+        allow_nondeterministic: resume on other threads, another kind of device or by another torch,
+            too, though the last bits of the weights will differ.
         on_progress: called before the first step and after every logged one; once where the run
             was finished already.
 

@@ -15,8 +15,8 @@ class StepLog:
 
     Args:
         run_folder: the run's folder.
-        after_step: a resumed run's last step; later lines, of work that was lost, are cut off.
-            None starts an empty log.
+        after_step: a resumed run's last step; what was logged of work behind it, which is lost,
+            is cut off. None starts an empty log.
     """
 
     def __init__(self, run_folder: Path, *, after_step: int | None) -> None:
@@ -28,7 +28,9 @@ class StepLog:
         kept = []
         for line in self._path.read_bytes().splitlines() if self._path.exists() else []:
             try:
-                if json.loads(line)["step"] > step:
+                values = json.loads(line)
+                # A note at the step itself is of an earlier resume, from which nothing is left.
+                if values["step"] > step or (values["step"] == step and "note" in values):
                     break
             except (ValueError, KeyError, TypeError):
                 break  # the line that the kill cut short

@@ -28,6 +28,7 @@ from i2st_model.training.step import StepResult, build_optimizer, take_step
 from i2st_model.training.step_pools import require_shared, step_pools
 from i2st_model.training.store import VideoStore
 from i2st_model.training.validation import Validation, val_sampler
+from pipeline.errors import ConfigError
 
 
 class Trainer:
@@ -79,6 +80,8 @@ class Trainer:
         """Take all steps that are left, then write the checkpoint."""
         with self.ranks.together():
             done = self._start(resume)
+        self._require_one_start(done)
+        with self.ranks.together():
             validation = self._validation()
             self.learner.open(NO_ROWS if validation is None else validation.rows)
             self.learner.network.train()
@@ -118,6 +121,20 @@ class Trainer:
         else:
             take_initial_weights(self.config, self.learner)
         return 0
+
+    def _require_one_start(self, done: int) -> None:
+        """Refuse to go on where a process does not see the state that the first one goes on from.
+
+        Args:
+            done: steps that are done, as this process sees it.
+        """
+        first = self.ranks.from_first(lambda: str(done))
+        with self.ranks.together():
+            if str(done) != first:
+                raise ConfigError(
+                    f"{self.run_folder} is at step {done} on one machine and at step {first} on "
+                    "another; one folder was needed; put it on a disk that all of them share"
+                )
 
     def _validation(self) -> Validation | None:
         if self.val is None or not self.ranks.first:
