@@ -187,6 +187,15 @@ def test_unequal_numbers_of_runs_are_refused_before_anything_is_evaluated(traine
     done("compare", three, "runs/seed0", *FEW)  # the hint
 
 
+def test_files_that_share_episodes_in_pairs_alone_are_refused(tmp_path):
+    run = ["--run", "runs/seed0"]
+    both, one, three = (tmp_path / name for name in ("both", "one", "three"))
+    for file, shots in ((both, "1,3"), (one, "1"), (three, "3")):
+        done("evaluate", *FEW, *run, "--shot", shots, "--save", file)
+    line = refusal("compare", both, f"{one},{three}")
+    assert f"{both}, {one} have 60 5-way 1-shot of toy test, seed 0, {three} has 60 5-way 3" in line
+
+
 def test_a_file_and_a_run_are_seeds_of_one_side(trained, tmp_path):
     done("evaluate", *FEW, "--run", "runs/seed0", "--save", tmp_path / "one")
     (cell,) = found("compare", f"{tmp_path / 'one'},runs/seed1", "otam")["cells"]

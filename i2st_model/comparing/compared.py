@@ -120,18 +120,21 @@ def kept_cells(sides: Sequence[Sequence[Part]]) -> list[EpisodeSet]:
         ConfigError: there are files, but no episodes that all of them have.
     """
     files = [part for side in sides for part in side if part.kept]
-    if not files:
-        return []
-    every = list({id(one.episodes): one.episodes for one in files[0].kept}.values())
-    shared = [cell for cell in every if all(on_cell(part, cell) for part in files)]
-    if not shared:
-        other = next(part for part in files if not any(on_cell(part, cell) for cell in every))
-        raise ConfigError(
-            f"{files[0].word} has {_words(files[0])}, {other.word} has {_words(other)}, of other "
-            "clips; the same episodes were needed for pairs; evaluate both with the same "
-            "--episode-file"
-        )
+    shared = _cells(files[0]) if files else []
+    for number, part in enumerate(files[1:], start=1):
+        before, shared = shared, [cell for cell in shared if on_cell(part, cell)]
+        if not shared:
+            names = ", ".join(one.word for one in files[:number])
+            raise ConfigError(
+                f"{names} {'has' if number == 1 else 'have'} {_words(before)}, {part.word} has "
+                f"{_words(_cells(part))}, of other clips; the same episodes were needed for pairs; "
+                "evaluate all with the same --episode-file"
+            )
     return shared
+
+
+def _cells(part: Part) -> list[EpisodeSet]:
+    return list({id(one.episodes): one.episodes for one in part.kept}.values())
 
 
 def require_seeds(sides: Sequence[Sequence[Part]], cells: Sequence[EpisodeSet]) -> None:
@@ -191,10 +194,6 @@ def in_order_of_seeds(
     return list(first), sorted(second, key=lambda one: place[one.made_by.train_seed]), True
 
 
-def _words(part: Part) -> str:
-    cells = {id(one.episodes): one.episodes for one in part.kept}.values()
-    return ", ".join(
-        f"{cell.num_episodes} {cell.way}-way {cell.shot}-shot of {cell.dataset} {cell.split}, "
-        f"seed {cell.seed}"
-        for cell in cells
-    )
+def _words(cells: Sequence[EpisodeSet]) -> str:
+    form = "{0.num_episodes} {0.way}-way {0.shot}-shot of {0.dataset} {0.split}, seed {0.seed}"
+    return ", ".join(map(form.format, cells))
