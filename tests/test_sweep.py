@@ -299,8 +299,32 @@ def test_trainings_in_processes_of_their_own_end_in_the_same_figures():
         (["frames", "--interval", "seeds"], "interval='seeds' with seeds=1; .*; pass --seeds 3$"),
         (["instances", "--method", "hyrsm"], "beta is a setting of i2st, which hyrsm does not"),
         (["frames", "--format", "html"], "format='html' is unknown"),
+        (
+            ["frames", "--split", "train"],
+            "frames=2: it would be trained on 6 classes .'train 0'.* of the evaluation; unseen",
+        ),
+        (
+            ["frames", "--set", "classes=[train 0, val 1, train 2, train 3, train 4]"],
+            r"frames=2: it would be trained on 1 class \('val 1'\) of the evaluation",
+        ),
         (["frames", "--way", "9"], "split 'val' of toy has 5 classes, way=9 needs 9"),
     ],
 )
 def test_sweep_refuses_in_one_line_before_it_trains(words, message):
+    before = set(Path("runs").glob("sweep-toy/*"))
     assert re.search(message, refusal("sweep", *words))
+    assert set(Path("runs").glob("sweep-toy/*")) == before
+
+
+def test_variants_of_fewer_frames_than_a_method_takes_are_refused():
+    words = ["sweep", "--over", "frames=2", "--method", "trx:width=8", "--select", "last"]
+    line = refusal(*words, "--train-episodes", 64, "--device", "cpu")
+    assert "clips have 2 frames, cardinalities=[2, 3] need 3; lower cardinalities" in line
+    done(*words, "--train-episodes", 64, "--device", "cpu", "--set", "options.cardinalities=[2]")
+
+
+def test_weights_of_an_evaluated_class_are_refused_before_anything_is_trained():
+    of_val = "classes=[val 0, val 1, val 2, val 3, val 4]"
+    folder = trained_folder("--over", "masks=off", "--set", of_val, "--split", "test")
+    line = refusal("sweep", "--over", "beta=0", *SMALL, "--set", f"init_from={folder}")
+    assert "it would be trained on 5 classes ('val 0', " in line

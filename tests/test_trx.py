@@ -194,7 +194,7 @@ def test_positions_of_an_odd_number_of_channels_end_with_a_sine():
 
 def test_trx_refuses_clips_shorter_than_its_tuples():
     method = made_trx(6, width=9)
-    with pytest.raises(ValueError, match=r"clips have 2 frames, cardinalities=\[2, 3\] need 3"):
+    with pytest.raises(ConfigError, match=r"clips have 2 frames, cardinalities=\[2, 3\] need 3"):
         method.prepare(Clips(features=torch.zeros(1, 2, 6)))
 
 

@@ -39,6 +39,7 @@ class SweepSteps:
     def draw(self, asked: Any, typed_ways: Sequence[int] | None, shots: Sequence[int]) -> list[Any]:
         """Draw the episodes; before any training, so that too few classes are found out first."""
         from i2st_model.evaluating.method_table import cell_configs, draw_cells
+        from i2st_model.sweeping.variants import require_apart
 
         present = len(self.store.classes_of(asked.split))
         wanted = list(typed_ways or self.ablation.ways or [asked.way])
@@ -47,7 +48,9 @@ class SweepSteps:
         kept = [way for way in wanted if way <= present] or [least]
         if kept != wanted:
             note(f"{asked.split} has {present} classes: ways {kept} instead of {wanted}")
-        return draw_cells(self.store, cell_configs(asked, kept, shots))
+        cells = draw_cells(self.store, cell_configs(asked, kept, shots))
+        require_apart(self.variants, cells, self.store)
+        return cells
 
     def train(self, jobs: int, threads: int, allow_nondeterministic: bool) -> None:
         """Train what is absent, and say which that was."""

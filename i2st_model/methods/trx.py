@@ -84,14 +84,14 @@ class Trx(CentredMethod):
             What `TupleAttention.prepare` makes, its names preceded by the cardinality and a dot.
 
         Raises:
-            ValueError: the clips have fewer frames than the longest tuple.
+            ConfigError: the clips have fewer frames than the longest tuple.
         """
         frames = self.centred(clips.features)
         T, C = frames.shape[1:]
         if max(self.cardinalities) > T:
-            raise ValueError(
+            raise ConfigError(
                 f"clips have {T} frames, cardinalities={list(self.cardinalities)} need "
-                f"{max(self.cardinalities)}; lower cardinalities or extract more frames"
+                f"{max(self.cardinalities)}; lower cardinalities, or take or extract more frames"
             )
         if self.scale:
             frames = unit(frames) * math.sqrt(C)

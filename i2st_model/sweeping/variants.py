@@ -3,9 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
+
 from i2st_model.config import PRESETS, NetworkConfig
+from i2st_model.leaks import find_seen
+from i2st_model.records.episode_sets import EpisodeSet
 from i2st_model.settings import change_config
+from i2st_model.stored.videos import StoredVideos
 from i2st_model.training.config import TrainConfig
+from i2st_model.training.initial import initial_info
+from i2st_model.training.outcome import seen_classes
 from pipeline.errors import ConfigError
 
 BASE = "as given"
@@ -50,6 +57,32 @@ def plan_variants(
             "needed; extract with more --frames"
         )
     return planned
+
+
+def require_apart(
+    variants: Sequence[Variant], cells: Sequence[EpisodeSet], store: StoredVideos
+) -> None:
+    """Refuse, before anything is trained, to evaluate variants on what they will have seen.
+
+    Args:
+        variants: that are to be trained.
+        cells: sets of episodes to evaluate them on.
+        store: shards of both.
+
+    Raises:
+        ConfigError: says which classes or videos of a set a variant trains on.
+    """
+    for variant in variants:
+        initial, own = initial_info(variant.config), variant.config.classes
+        classes = seen_classes(store.classes_of("train") if own is None else own, initial)
+        hashes = np.array([] if initial is None else initial.train_video_hashes, dtype=np.int64)
+        for cell in cells:
+            seen = find_seen(classes, hashes, cell.class_names, cell.video_ids)
+            if seen:
+                raise ConfigError(
+                    f"{variant.name}: it would be trained on {seen.counted()} of the evaluation; "
+                    "unseen ones were needed; pass another --split, or train on other classes"
+                )
 
 
 def _plain(config: TrainConfig, num_stored: int) -> TrainConfig:
