@@ -10,14 +10,16 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
+from distributed.comm import CommClosedError
 
 from pipeline.errors import ResourceError
 from pipeline.scheduling import Where, run_tasks
 from pipeline.scheduling.blame import TaskBook
-from pipeline.scheduling.dask_hands import HeldBy
+from pipeline.scheduling.dask_hands import DaskHands, HeldBy
 from pipeline.scheduling.evidence import Evidence, Try
 from pipeline.scheduling.types import Remedies
 
@@ -315,3 +317,44 @@ def test_run_tasks_does_every_task_once_under_a_hundred_kills(tmp_path):
     print(f"{num_kills} kills")
     assert num_kills >= 100
     assert_is_gapless(numbers_in(results), least=2400)
+
+
+class FetchedFrom:
+    """A client with one worker, whose futures end as told."""
+
+    def __init__(self, status, error):
+        self.scheduler = SimpleNamespace(address="tcp://scheduler:1")
+        self._future = SimpleNamespace(status=status, result=self._fail)
+        self._error = error
+
+    def nthreads(self):
+        return {"tcp://w:1": 1}
+
+    def submit(self, call, **options):
+        return self._future
+
+    def _fail(self):
+        raise self._error
+
+
+def outcome_of_one_try(status, error):
+    hands = DaskHands(FetchedFrom(status, error), "plugin", hands=1)
+    hands.look()
+    (worker,) = hands.workers.values()
+    hands.give(worker, Try(("task",)))
+    outcome = None
+    while outcome is None:
+        outcome = hands.next_outcome()
+    return outcome
+
+
+def test_a_result_that_cannot_be_fetched_says_that_the_scheduler_is_gone():
+    outcome = outcome_of_one_try("finished", CommClosedError("reset by peer"))
+    assert isinstance(outcome.error, ResourceError)
+    assert "the scheduler at tcp://scheduler:1 is gone (reset by peer)" in str(outcome.error)
+    assert not outcome.is_loss
+
+
+def test_a_task_that_fails_for_want_of_a_file_fails_with_that():
+    error = FileNotFoundError("no such file")
+    assert outcome_of_one_try("error", error).error is error

@@ -123,10 +123,7 @@ class DaskHands:
         try:
             there = self._client.nthreads()
         except OSError as error:
-            raise ResourceError(
-                f"the scheduler at {self._address} is gone ({error}); it was needed until the end; "
-                "start it and run the same command again, what is finished is kept"
-            ) from error
+            raise self._gone(error) from error
         # Dask does not replace a worker that dies within milliseconds of joining.
         settled_at = time.monotonic() + _SETTLE_SECONDS if self._looked_at else 0.0
         self._looked_at = time.monotonic()
@@ -171,8 +168,16 @@ class DaskHands:
         try:
             outcome = Outcome(worker, one, future.result(), None)
         except BaseException as error:
-            outcome = Outcome(worker, one, None, error)
+            # A result that is there could not be fetched, rather than a task that failed.
+            unreachable = isinstance(error, OSError) and future.status != "error"
+            outcome = Outcome(worker, one, None, self._gone(error) if unreachable else error)
         self._outcomes.put(outcome)
+
+    def _gone(self, error: BaseException) -> ResourceError:
+        return ResourceError(
+            f"the scheduler at {self._address} is gone ({error}); it was needed until the end; "
+            "start it and run the same command again, what is finished is kept"
+        )
 
     def _free_number(self, address: str) -> int:
         """Lowest number that no worker of the same host has."""
