@@ -136,6 +136,16 @@ VARIANTS: dict[str, Variant] = {
         _frozen("bi_mhm"), title="bi_mhm, 448 pixels", shards="grid14", rank=4
     ),
     "i2st_grid14": _i2st("448 pixels (14 x 14)", 4, shards="grid14"),
+    "i2st_grid14_off": _i2st("448 pixels, no mask supervision", 4, shards="grid14", masks="off"),
+    "i2st_grid14_shuffled": _i2st(
+        "448 pixels, shuffled masks", 4, shards="grid14", masks="shuffled"
+    ),
+    "linear_grid14": Variant(
+        title="plain projection, 448 pixels",
+        rank=4,
+        settings={"preset": "linear"},
+        shards="grid14",
+    ),
 }
 
 COMPARISONS = {
@@ -155,4 +165,9 @@ COMPARISONS = {
     "16 frames: I2ST against bi_mhm": ("i2st_frames16", "bi_mhm_frames16"),
     "Lite2: I2ST against bi_mhm": ("i2st_lite2", "bi_mhm_lite2"),
     "448 pixels: I2ST against bi_mhm": ("i2st_grid14", "bi_mhm_grid14"),
+    "448 pixels: I2ST against a plain projection": ("i2st_grid14", "linear_grid14"),
+    "448 pixels: true masks against none": ("i2st_grid14", "i2st_grid14_off"),
+    "448 pixels: true masks against shuffled": ("i2st_grid14", "i2st_grid14_shuffled"),
+    "I2ST at 448 pixels against bi_mhm at 224": ("i2st_grid14", "bi_mhm"),
+    "I2ST at 448 pixels against linear_probe at 224": ("i2st_grid14", "linear_probe"),
 }
