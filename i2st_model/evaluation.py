@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from i2st_model.checkpoints import Checkpoint
+from i2st_model.copied_videos import require_no_copies
 from i2st_model.evaluating.config import EvaluateConfig
 from i2st_model.evaluating.engine import PreparedVideos, predict
 from i2st_model.evaluating.episode_draws import draw_episodes
@@ -65,6 +66,7 @@ def evaluate(
 
     Raises:
         ConfigError: the split does not suffice for the episodes, or training saw some of it.
+        ShardError: training saw copies of some of it.
     """
     drawn = draw_episodes(store, config)
     (found,) = evaluate_sets(
@@ -97,11 +99,13 @@ def evaluate_sets(
 
     Raises:
         ConfigError: a video is absent, or training saw some of it.
+        ShardError: training saw copies of some of it.
     """
     rows = [rows_of(episodes, store) for episodes in sets]
     if checkpoint is not None:
         for episodes in sets:
             require_unseen(checkpoint, episodes)
+            require_no_copies(checkpoint, episodes, store.index)
     prepared = prepare(method, store, np.unique(np.concatenate(rows)), config)
     made_by = provenance_of(method, store, checkpoint, precision=config.precision)
     total, done, found = sum(episodes.num_episodes for episodes in sets), 0, []

@@ -43,9 +43,13 @@ def make_shards(
     group_size=1,
     seed=0,
     views=(),
+    copies=None,
     fingerprint=FINGERPRINT,
 ):
-    """Write a dataset with train, val and test classes, and open it."""
+    """Write a dataset with train, val and test classes, and open it.
+
+    ``copies`` gives videos by id the features of earlier ones; they must have no masks.
+    """
     rng, of_views = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     fingerprint = {**fingerprint, "views": list(views)} if views else fingerprint
     names = {
@@ -55,6 +59,7 @@ def make_shards(
     everything = [one for some in names.values() for one in some]
     writer = ShardWriter(folder, fingerprint, class_names=everything)
     folder.mkdir(parents=True)
+    made = {}
     for shard, (split, class_name) in enumerate((s, c) for s, some in names.items() for c in some):
         direction = rng.normal(size=channels)
         direction[:4] *= nuisance == 0
@@ -75,6 +80,9 @@ def make_shards(
             if split == "train":
                 shown = tuple(_view(_features(of_views, video, *seen)) for _ in views)
                 row = replace(row, views=shown)
+            if copied := (copies or {}).get(video_id):
+                row = replace(made[copied], video=video)
+            made[video_id] = row
             rows.append(row)
         writer.write(shard, rows, [])
     finish(folder, {"name": name, "classes": names}, fingerprint)

@@ -341,6 +341,31 @@ def test_classes_left_with_too_few_videos_are_named(leaky):
     assert json.loads(done("evaluate", *FEW, "--json").stdout)["dropped_classes"] == []
 
 
+def test_copies_of_train_videos_are_refused_by_content_and_dropped_on_demand(tmp_path):
+    copies = {"test 0/02": "train 1/03", "test 4/07": "train 0/00", "val 1/00": "train 2/01"}
+    make_shards(tmp_path / "s", name="doubled", masks=False, copies=copies)
+    done(*TRAIN, "--masks", "off", "--shards", tmp_path / "s", "--run", tmp_path / "run")
+    asked = ["evaluate", "--run", tmp_path / "run", *FEW]
+    result = i2st(*asked)
+    assert result.exit_code == 4
+    assert (
+        "error: 2 of 40 evaluated videos equal, feature by feature, videos that "
+        f"{tmp_path}/run was "
+        "trained on: 'test 0/02' is 'train 1/03', 'test 4/07' is 'train 0/00'; few-shot accuracy "
+        "needs unseen videos; choose another split or run, or leave them out with --drop-seen\n"
+    ) in result.stderr
+    done("evaluate", "--shards", tmp_path / "s", "--method", "protonet", *FEW)  # not trained
+    dropped = done(*asked, "--drop-seen", "--save", tmp_path / "r")
+    assert "training saw them: 2 videos ('test 0/02', 'test 4/07')" in dropped.stderr
+    (kept,) = load_results(tmp_path / "r")
+    assert len(kept.episodes.video_ids) == 38
+
+    done("episodes", "make", tmp_path / "e", "--shards", tmp_path / "s", *FEW)
+    replayed = i2st("evaluate", "--run", tmp_path / "run", "--episode-file", tmp_path / "e")
+    assert replayed.exit_code == 4
+    assert "draw episodes without them: --drop-seen in place of the file" in replayed.stderr
+
+
 def test_clean_runs_are_not_refused():
     found = json.loads(done("evaluate", *FEW, "--drop-seen", "--json").stdout)
     assert found["num_videos"] == 40

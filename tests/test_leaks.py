@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from synthetic_shards import make_shards
 
+from i2st_model.copied_videos import copies_of_trained
 from i2st_model.drawing.class_videos import group_videos
 from i2st_model.evaluating.config import EvaluateConfig
 from i2st_model.evaluating.method_table import seen_by_any
@@ -130,19 +131,39 @@ def test_two_runs_join_what_they_saw():
     assert not Seen()
 
 
+def trained_on(classes, *, dataset="toy", videos=()):
+    info = SimpleNamespace(
+        dataset=dataset, train_classes=classes, train_video_hashes=video_hashes(videos).tolist()
+    )
+    return SimpleNamespace(info=info)
+
+
 def test_what_any_method_of_a_table_saw_is_joined(tmp_path):
-    store = FeatureStore(make_shards(tmp_path / "toy"))
+    copies = {"test 2/03": "train 1/00"}
+    store = FeatureStore(make_shards(tmp_path / "toy", masks=False, copies=copies))
     ready = [
         SimpleNamespace(store=store, checkpoint=checkpoint)
         for checkpoint in (
-            SimpleNamespace(info=SimpleNamespace(train_classes=["test 1"], train_video_hashes=[])),
+            trained_on(["test 1"]),
             None,
-            SimpleNamespace(
-                info=SimpleNamespace(
-                    train_classes=["test 3"], train_video_hashes=video_hashes(["test 0/01"])
-                )
-            ),
+            trained_on(["test 3"], videos=["test 0/01"]),
+            trained_on(["train 1"]),
         )
     ]
     found = seen_by_any(ready, EvaluateConfig())
-    assert found == Seen(classes=("test 1", "test 3"), videos=("test 0/01",))
+    assert found == Seen(classes=("test 1", "test 3"), videos=("test 0/01", "test 2/03"))
+
+
+def test_copies_are_of_trained_classes_of_the_same_dataset(tmp_path):
+    copies = {"val 1/00": "train 1/02", "test 2/03": "train 1/00", "test 2/04": "train 3/00"}
+    index = make_shards(tmp_path / "toy", masks=False, copies=copies).index
+    ids = [f"test 2/{number:02d}" for number in range(8)]
+
+    def found(*words, **values):
+        return copies_of_trained(trained_on(*words, **values).info, index, ids)
+
+    assert found(["train 1", "train 2"]) == {"test 2/03": "train 1/00"}
+    assert found(["train 1", "train 2"], dataset="other") == {}
+    assert found(["train 1", "test 2"]) == {}  # refused as a class
+    masked = make_shards(tmp_path / "masked", copies={"train 1/03": "train 1/02"}).index
+    assert copies_of_trained(trained_on(["train 1"]).info, masked, ids) == {}

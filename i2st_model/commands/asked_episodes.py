@@ -67,6 +67,7 @@ def open_cells(
     Raises:
         ConfigError: the classes, videos or groups do not suffice, or training saw some of a file.
         RecordError: the file is no episode file, is damaged, or does not fit the shards.
+        ShardError: training saw copies of some of a file.
     """
     from i2st_model.evaluating.method_table import draw_cells, seen_by_any
     from i2st_model.leaks import NOTHING_SEEN
@@ -104,7 +105,9 @@ def require_replayable(
     Raises:
         ConfigError: training saw some of a set.
         RecordError: a set does not fit the shards.
+        ShardError: training saw copies of some of a set.
     """
+    from i2st_model.copied_videos import require_no_copies
     from i2st_model.leaks import REPLAYED, require_unseen
     from i2st_model.records.episode_checks import require_fit
 
@@ -113,6 +116,7 @@ def require_replayable(
         for one in methods:
             if one.checkpoint is not None:
                 require_unseen(one.checkpoint, cell, remedy=REPLAYED)
+                require_no_copies(one.checkpoint, cell, one.store.index, remedy=REPLAYED)
 
 
 def note_chosen_on(results: Sequence[Any]) -> None:

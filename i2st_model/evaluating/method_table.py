@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from i2st_model.checkpoints import Checkpoint
+from i2st_model.copied_videos import copies_of_trained
 from i2st_model.evaluating.config import EvaluateConfig
 from i2st_model.evaluating.episode_draws import draw_episodes, evaluated_classes
 from i2st_model.evaluating.evaluated import Evaluation
@@ -54,7 +55,9 @@ def seen_by_any(methods: Sequence[ReadyMethod], config: EvaluateConfig) -> Seen:
             names = evaluated_classes(ready.store, config)
             rows = ready.store.rows_of(names).tolist()
             ids = [ready.store.reader.video_ids[row] for row in rows]
-            seen = seen | seen_by_run(ready.checkpoint.info, names, ids)
+            info = ready.checkpoint.info
+            copies = copies_of_trained(info, ready.store.index, ids)
+            seen = seen | seen_by_run(info, names, ids) | Seen(videos=tuple(copies))
     return seen
 
 
@@ -85,6 +88,7 @@ def evaluate_methods(
 
     Raises:
         ConfigError: a video is absent, or training saw some of it.
+        ShardError: training saw copies of some of it.
     """
     total = len(methods) * sum(cell.num_episodes for cell in cells)
     found = []
