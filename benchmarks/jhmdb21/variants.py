@@ -124,17 +124,28 @@ VARIANTS: dict[str, Variant] = {
     ),
     "i2st_frames16": _i2st("16 frames", 4, shards="frames16"),
     "i2st_views": _i2st("stored views", 4, shards="views"),
-    "linear_probe_lite2": replace(
-        _frozen("linear_probe"), title="linear_probe, Lite2", shards="lite2", rank=4
+    **{
+        f"{name}_lite2": replace(_frozen(name), title=f"{name}, Lite2", shards="lite2", rank=4)
+        for name in ("simpleshot", "otam", "bi_mhm", "linear_probe")
+    },
+    "hyrsm_lite2": replace(
+        _rival("hyrsm", fast_rate=1e-5), title="hyrsm, Lite2", shards="lite2", rank=4
     ),
-    "bi_mhm_lite2": replace(_frozen("bi_mhm"), title="bi_mhm, Lite2", shards="lite2", rank=4),
+    "trx_lite2": replace(
+        _rival("trx", fast_rate=1e-5, options={"temperature": 50.0}),
+        title="trx, Lite2",
+        shards="lite2",
+        rank=4,
+    ),
+    "i2st_lite2_off": _i2st("Lite2, no mask supervision", 4, shards="lite2", masks="off"),
+    "i2st_lite2_shuffled": _i2st("Lite2, shuffled masks", 4, shards="lite2", masks="shuffled"),
     "i2st_lite2": _i2st("Lite2 (9 x 9)", 4, shards="lite2"),
-    "linear_probe_grid14": replace(
-        _frozen("linear_probe"), title="linear_probe, 448 pixels", shards="grid14", rank=4
-    ),
-    "bi_mhm_grid14": replace(
-        _frozen("bi_mhm"), title="bi_mhm, 448 pixels", shards="grid14", rank=4
-    ),
+    **{
+        f"{name}_grid14": replace(
+            _frozen(name), title=f"{name}, 448 pixels", shards="grid14", rank=4
+        )
+        for name in ("bi_mhm", "linear_probe")
+    },
     "i2st_grid14": _i2st("448 pixels (14 x 14)", 4, shards="grid14"),
     "i2st_grid14_off": _i2st("448 pixels, no mask supervision", 4, shards="grid14", masks="off"),
     "i2st_grid14_shuffled": _i2st(
@@ -163,7 +174,12 @@ COMPARISONS = {
     "masked_attention against masked_pool": ("i2st_attention", "i2st"),
     "probe on I2ST's descriptors against probe on the encoder's": ("i2st_probe", "linear_probe"),
     "16 frames: I2ST against bi_mhm": ("i2st_frames16", "bi_mhm_frames16"),
-    "Lite2: I2ST against bi_mhm": ("i2st_lite2", "bi_mhm_lite2"),
+    **{
+        f"Lite2: I2ST against {name}": ("i2st_lite2", f"{name}_lite2")
+        for name in ("simpleshot", "otam", "bi_mhm", "linear_probe", "hyrsm", "trx")
+    },
+    "Lite2: true masks against none": ("i2st_lite2", "i2st_lite2_off"),
+    "Lite2: true masks against shuffled": ("i2st_lite2", "i2st_lite2_shuffled"),
     "448 pixels: I2ST against bi_mhm": ("i2st_grid14", "bi_mhm_grid14"),
     "448 pixels: I2ST against a plain projection": ("i2st_grid14", "linear_grid14"),
     "448 pixels: true masks against none": ("i2st_grid14", "i2st_grid14_off"),
