@@ -1,6 +1,7 @@
 """Several pools a step, on one process or shared by two."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -127,6 +128,42 @@ def test_a_run_folder_that_machines_do_not_share_is_refused(shards, tmp_path, re
     own = RUNNER.format(config="POOLS", before="sys.argv[2] = sys.argv[2][:-1] + str(ranks.number)")
     ended = start_two(repository, own, shards, run)
     assert all("is at step 0 on one machine and at step 2 on another" in out for _, out, _ in ended)
+
+
+@pytest.mark.parametrize(
+    ("otherwise", "said"),
+    [
+        ("POOLS = replace(POOLS, seed=3 * ranks.number)", "seed 0 there and 3 here"),
+        (
+            "POOLS = replace(POOLS, network={**POOLS.network, 'dim': 16 + 16 * ranks.number})",
+            "network.dim 16 there and 32 here",
+        ),
+        ("torch.set_num_threads(1 + ranks.number)", "threads 1 there and 2 here"),
+        (
+            "real = open_store; open_store = lambda at: other_digest(real(at), ranks.number)",
+            "digest '[0-9a-f]{64}' there and 'ffff' here",
+        ),
+    ],
+)
+def test_processes_that_were_started_otherwise_are_refused_in_all(
+    shards, tmp_path, repository, otherwise, said
+):
+    before = f"from dataclasses import replace; from test_training_ranks import *; {otherwise}"
+    ended = start_two(
+        repository, RUNNER.format(config="POOLS", before=before), shards, tmp_path / "run"
+    )
+    for code, out, err in ended:
+        assert code == 0, err
+        assert re.match(f"exit 2: process 1 .* than process 0 .*{said}; one run was needed", out)
+        assert out.count("\n") == 1
+    assert not (tmp_path / "run").exists()  # as after any settings that are refused
+
+
+def other_digest(store, number):
+    """What a machine sees whose shards are others."""
+    if number:
+        store.index = replace(store.index, digest="ffff")
+    return store
 
 
 def test_step_takes_the_mean_gradient_of_its_pools(shards):

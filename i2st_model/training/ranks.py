@@ -4,22 +4,23 @@ Each takes some of a step's pools. Gradients are summed in float64, where float3
 size add exactly, so neither the number of processes nor their order shows in the weights.
 """
 
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from pipeline.devices import resolve_device
 from pipeline.errors import ConfigError, I2STError
+from pipeline.shards.fingerprint import differences
 
 FOREVER = timedelta(days=365)
 """Others wait as long as the first one takes to look at the val split; a process that dies is
 noticed by its closed connection and by torchrun, not by a timeout."""
-MESSAGE_BYTES = 2048
 
 Item = TypeVar("Item")
 
@@ -88,6 +89,27 @@ class Ranks:
             text = make() if self.first else ""
         return self._text(text, 0)
 
+    def require_same(self, told: Mapping[str, Any]) -> None:
+        """Refuse, in every process, to share a run where one was told another than the first.
+
+        Args:
+            told: JSON values by name, as this process was told them.
+
+        Raises:
+            ConfigError: names the values that differ, with both.
+        """
+        if self.count == 1:
+            return
+        first = json.loads(self._text(json.dumps(told), 0))
+        with self.together():
+            differing = differences(first, told)
+            if differing:
+                raise ConfigError(
+                    f"process {self.number} (here) was started otherwise than process 0 (there): "
+                    f"{', '.join(differing)}; one run was needed; start all processes with the "
+                    "same settings, on the same shards"
+                )
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Raise in every process what one of them raises inside.
@@ -124,12 +146,14 @@ class Ranks:
             raise error
 
     def _text(self, text: str, source: int) -> str:
-        buffer = torch.zeros(MESSAGE_BYTES, dtype=torch.uint8)
-        if self.number == source:
-            data = text.encode()[:MESSAGE_BYTES]
-            buffer[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        distributed.broadcast(buffer, source)
-        return bytes(buffer.tolist()).rstrip(b"\0").decode(errors="replace")
+        """Text of one process, in all of them."""
+        data = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        size = torch.tensor(len(data))
+        distributed.broadcast(size, source)
+        buffer = data if self.number == source else torch.zeros(int(size), dtype=torch.uint8)
+        if size:
+            distributed.broadcast(buffer, source)
+        return bytes(buffer.tolist()).decode()
 
 
 def current_ranks() -> Ranks:

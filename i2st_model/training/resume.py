@@ -120,11 +120,29 @@ def _without_device(train: Any) -> Any:
 
 
 def record_run(config: TrainConfig, store: VideoStore, run_folder: Path) -> None:
-    """Write config.json: what is asked, and what else decides the bits of the weights."""
+    """Write config.json: where the shards are, what is asked, and what else decides the bits."""
     shards = str(store.reader.folder.resolve())
     asked, decided = _asked(config, store), _decides_bits(config)
     values = {"version": __version__, "shards": shards, **asked, **decided}
     write_json(run_folder / CONFIG_NAME, values)
+
+
+def decides_run(config: TrainConfig, store: VideoStore) -> dict[str, Any]:
+    """All that decides the bits of a run and has to be the same in each of its processes.
+
+    Args:
+        config: what a process was asked.
+        store: what it found in the shards.
+
+    Returns:
+        JSON values by name.
+
+    Raises:
+        ConfigError: the weights to start from are absent.
+    """
+    asked = _asked(config, store)
+    asked["train"] = _without_device(asked["train"])
+    return {"version": __version__, **asked, **_decides_bits(config)}
 
 
 def _decides_bits(config: TrainConfig) -> dict[str, Any]:

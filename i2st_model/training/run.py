@@ -16,6 +16,7 @@ from i2st_model.training.resume import (
     FINISHED,
     NEW,
     UNFINISHED,
+    decides_run,
     finished_report,
     record_run,
     run_status,
@@ -65,6 +66,8 @@ def train(
         with ranks.together():
             if ranks.first:
                 held.enter_context(locked(run_folder))
+            told = decides_run(config, store)
+        ranks.require_same(told)
         status = ranks.from_first(
             lambda: run_status(
                 config,
