@@ -6,6 +6,7 @@ from typing import Any
 
 from i2st_model.network_settings import NetworkConfig
 from pipeline.errors import ConfigError
+from pipeline.nearest_names import did_you_mean
 
 __all__ = ["PRESETS", "NetworkConfig", "network_config", "preset"]
 
@@ -41,7 +42,8 @@ def preset(name: str, **settings: Any) -> NetworkConfig:
     """
     if name not in PRESETS:
         known = ", ".join(sorted(PRESETS))
-        raise ConfigError(f"unknown preset {name!r}; known: {known}; pass one of these")
+        near = did_you_mean(name, PRESETS)
+        raise ConfigError(f"unknown preset {name!r}{near}; known: {known}; pass one of these")
     return network_config({**PRESETS[name], **settings})
 
 

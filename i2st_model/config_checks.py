@@ -7,6 +7,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from pipeline.errors import ConfigError
+from pipeline.nearest_names import did_you_mean
 
 RANGES: dict[str, tuple[float, float]] = {
     "token_dim": (1, 65_536),
@@ -88,8 +89,8 @@ def required_type(annotation: Any) -> Any:
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        known = ", ".join(choices)
-        raise ConfigError(f"{name}={value!r} is unknown; one of {known} is needed; pass it")
+        known, near = ", ".join(choices), did_you_mean(str(value), choices)
+        raise ConfigError(f"{name}={value!r} is unknown{near}; one of {known} is needed; pass it")
 
 
 def _check_type(name: str, value: Any, wanted: Any) -> None:

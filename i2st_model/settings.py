@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
@@ -14,12 +13,10 @@ from i2st_model.config_checks import required_type
 from i2st_model.methods import method_class
 from i2st_model.runs import read_config
 from i2st_model.settings_file import read_settings
-from i2st_model.settings_scope import require_read
+from i2st_model.settings_scope import DECIDED_ELSEWHERE, overriding, require_read
 from i2st_model.training.config import MAPPINGS, TrainConfig, train_config
 from pipeline.errors import CheckpointError, ConfigError
-
-DECIDED_ELSEWHERE = ("token_dim", "grid", "embedding_dim", "base_classes")
-"""Network fields that the shards and the classes decide."""
+from pipeline.nearest_names import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +87,7 @@ def change_config(
     """
     old_method = config.method
     try:
-        in_file = _read(() if file is None else read_settings(file))
+        in_file = overriding(_read(() if file is None else read_settings(file)), config.preset)
         config = _with(config, in_file)
     except ConfigError as error:
         where = "" if file is None or str(file) in str(error) else f"{file}: "
@@ -140,9 +137,11 @@ def _read_word(word: str) -> tuple[str, Any]:
     if outer in ("options", "encoder") and entry:
         return name, _value(word, text, None)  # whoever takes them knows their types
     known = {*train_types, *network_types, *(f"network.{one}" for one in network_types)}
-    near = get_close_matches(name, sorted(known), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "docs/method.md lists them"
-    raise ConfigError(f"unknown setting {name!r}; a train or network setting was needed; {hint}")
+    near = did_you_mean(name, sorted(known)) or did_you_mean(entry, sorted(known))
+    raise ConfigError(
+        f"unknown setting {name!r}{near}; a train or network setting was needed; docs/method.md "
+        "lists them"
+    )
 
 
 def _types(config: type, *, without: Sequence[str]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any
 from pipeline.errors import ManifestError
 from pipeline.manifests.lists import read_imported
 from pipeline.manifests.schema import class_prompts
-from pipeline.manifests.text import did_you_mean, read_text, read_yaml
+from pipeline.manifests.text import read_text, read_yaml
 from pipeline.manifests.types import ClassPrompts, Manifest, Video
+from pipeline.nearest_names import did_you_mean
 from pipeline.prompts import PromptTables
 
 MAX_LABEL_FILE_BYTES = 256_000_000

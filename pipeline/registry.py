@@ -5,6 +5,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from pipeline.errors import BackendError
+from pipeline.nearest_names import did_you_mean
 
 
 def known_names(builtin: Mapping[str, Any], group: str) -> list[str]:
@@ -39,7 +40,8 @@ def find_builder(
     broken = {one.name for one in others if one.name not in builtin and not _imports(one, kind)}
     names = known_names(builtin, group)
     known = ", ".join(f"{one} (broken)" if one in broken else one for one in names)
-    raise BackendError(f"unknown {kind} {name!r}; known: {known}; pass one of these")
+    near = did_you_mean(name, [one for one in names if one not in broken])
+    raise BackendError(f"unknown {kind} {name!r}{near}; known: {known}; pass one of these")
 
 
 def _load(entry: EntryPoint, kind: str) -> Callable[..., Any]:

@@ -137,3 +137,18 @@ def test_more_processes_than_gpus_are_refused_in_one_line(here, repository, monk
     assert ended[0][2].count("error") == 1
     assert ended[1][1:] == ("", "")
     assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "nearest"),
+    [
+        (["--method", "trxx"], "unknown method 'trxx' (did you mean 'trx'?); known: "),
+        (["--preset", "specifed"], "unknown preset 'specifed' (did you mean 'specified'?); "),
+        (["--set", "network.instances=quries"], "is unknown (did you mean 'queries'?); one of "),
+        (["--set", "masks=shufled"], "is unknown (did you mean 'shuffled'?); one of "),
+        (["--config", "nested.yaml"], "unknown setting 'train.betta' (did you mean 'beta'?); "),
+    ],
+)
+def test_unknown_names_are_answered_with_the_nearest_known_one(here, words, nearest):
+    Path("nested.yaml").write_text("train: {betta: 1}\n")
+    assert nearest in refusal("train", *words)

@@ -313,7 +313,7 @@ def test_methods_are_listed_by_name():
 
 
 def test_unknown_method_names_the_known_ones():
-    with pytest.raises(BackendError, match="unknown method 'trx9'; known: .*protonet"):
+    with pytest.raises(BackendError, match="unknown method 'trx9' .did you mean 'trx'.*known: .*protonet"):
         get_method("trx9")
 
 
@@ -345,9 +345,8 @@ def test_options_behind_a_name_are_those_of_the_constructor():
     [
         (
             "otam:temprature=1",
-            "otam has no option 'temprature'; known: centre, shots, temperature; ",
+            r"'temprature' \(did you mean 'temperature'\?\); known: centre, shots, temperature; ",
         ),
-        ("otam:temprature=1", "did you mean 'temperature'"),
         ("protonet:seed=1", "protonet has no option 'seed'; known: none; leave it out"),
         ("otam:temperature=warm", "temperature='warm' is no number"),
         ("otam:shots=none", "shots='none' is unknown; one of before_matching, after_matching"),

@@ -3,13 +3,13 @@
 import inspect
 from collections.abc import Mapping
 from contextlib import suppress
-from difflib import get_close_matches
 from typing import Any, Literal, get_origin
 
 import yaml
 
 from i2st_model.config_checks import check_value, required_type
 from pipeline.errors import ConfigError
+from pipeline.nearest_names import did_you_mean
 
 
 def split_spec(spec: str) -> tuple[str, dict[str, str]]:
@@ -55,9 +55,10 @@ def check_options(name: str, build: type, options: Mapping[str, Any]) -> dict[st
     for option in options:
         if option not in parameters:
             known = ", ".join(parameters) or "none"
-            near = get_close_matches(option, list(parameters), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "leave it out"
-            raise ConfigError(f"{name} has no option {option!r}; known: {known}; {hint}")
+            near = did_you_mean(option, parameters)
+            raise ConfigError(
+                f"{name} has no option {option!r}{near}; known: {known}; leave it out"
+            )
     checked = {
         option: _read(value, parameters[option].annotation) for option, value in options.items()
     }

@@ -5,8 +5,8 @@ from dataclasses import replace
 import data_manifests
 from pipeline.errors import ManifestError
 from pipeline.manifests.schema import read_manifest
-from pipeline.manifests.text import did_you_mean
 from pipeline.manifests.types import Manifest
+from pipeline.nearest_names import did_you_mean
 
 
 def load_manifest(name: str, *, edition: str | None = None) -> Manifest:

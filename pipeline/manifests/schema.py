@@ -7,9 +7,10 @@ from typing import Any
 
 from pipeline.errors import ManifestError
 from pipeline.manifests.paths import check_name, check_relative
-from pipeline.manifests.text import did_you_mean, read_yaml
+from pipeline.manifests.text import read_yaml
 from pipeline.manifests.types import SPLITS, ClassPrompts, ListSource, Manifest
 from pipeline.manifests.values import count, counts, mapping, name_list, text_value
+from pipeline.nearest_names import did_you_mean
 
 _TEXTS = (
     "name",

@@ -7,8 +7,9 @@ from pipeline.errors import ManifestError
 from pipeline.manifests.paths import check_name
 from pipeline.manifests.scan import resolve_root, scan_clips, scan_folders
 from pipeline.manifests.tables import manifest_from_table
-from pipeline.manifests.text import did_you_mean, read_yaml
+from pipeline.manifests.text import read_yaml
 from pipeline.manifests.types import SPLITS, Manifest
+from pipeline.nearest_names import did_you_mean
 
 __all__ = ["manifest_from_folder", "manifest_from_table"]
 

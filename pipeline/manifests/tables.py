@@ -13,8 +13,9 @@ from typing import Any
 from pipeline.errors import ManifestError
 from pipeline.manifests.paths import check_inside, check_name, check_relative, check_text
 from pipeline.manifests.scan import resolve_root
-from pipeline.manifests.text import MAX_TABLE_BYTES, did_you_mean, read_json_lines, read_text
+from pipeline.manifests.text import MAX_TABLE_BYTES, read_json_lines, read_text
 from pipeline.manifests.types import SPLITS, Manifest, Video
+from pipeline.nearest_names import did_you_mean
 
 _REQUIRED = ("path", "class", "split")
 _OPTIONAL = ("group", "id")

@@ -1,6 +1,5 @@
 """Reading YAML and JSON lines that somebody else wrote: one clear line for each fault."""
 
-import difflib
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -137,9 +136,3 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 f'{path} line {number} is no JSON object; {{"path": ...}} is needed; correct it'
             )
         yield number, value
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)``, or nothing where no known word is close."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -4,8 +4,8 @@ from typing import Any
 
 from pipeline.errors import ManifestError
 from pipeline.manifests.paths import check_name, check_text
-from pipeline.manifests.text import did_you_mean
 from pipeline.manifests.types import SPLITS
+from pipeline.nearest_names import did_you_mean
 
 
 def mapping(raw: Any, what: str, known: set[str] | None) -> dict[str, Any]:

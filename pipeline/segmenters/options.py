@@ -6,7 +6,7 @@ from inspect import Parameter, signature
 from typing import Any, TypeVar
 
 from pipeline.errors import ConfigError
-from pipeline.manifests.text import did_you_mean
+from pipeline.nearest_names import did_you_mean
 
 SettingsT = TypeVar("SettingsT")
 
