@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from i2st_model.config import NetworkConfig
+from i2st_model.config import PRESETS, NetworkConfig
 from i2st_model.evaluating.method_runs import NETWORK_METHOD
+from i2st_model.training.config import TrainConfig
 from pipeline.errors import ConfigError
 
 OF_NETWORK = {
@@ -13,6 +14,47 @@ OF_NETWORK = {
     *(f"network.{one.name}" for one in fields(NetworkConfig)),
 }
 """Settings of training that I2ST alone reads."""
+DECIDED_ELSEWHERE = ("token_dim", "grid", "embedding_dim", "base_classes")
+"""Network fields that the shards and the classes decide."""
+
+
+def network_settings(config: TrainConfig) -> dict[str, Any]:
+    """Every setting of the network of a run, but for the sizes that shards and classes decide.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        Values by name: defaults, those of the preset over them, those of the run over both; none
+        where the method has no such network.
+    """
+    if config.method != NETWORK_METHOD:
+        return {}
+    return {**_of_preset(config.preset), **config.network}
+
+
+def overriding(in_file: Mapping[str, Any], preset: str) -> dict[str, Any]:
+    """What a file of settings changes: of one that says the whole network, what no preset says.
+
+    So a run from a printed file is recorded as the run that it was printed for.
+
+    Args:
+        in_file: settings by name; those of the network as ``network.dim``.
+        preset: of the network, unless the file names one.
+
+    Returns:
+        Those that are left.
+    """
+    said = {f"network.{k}": v for k, v in _of_preset(in_file.get("preset", preset)).items()}
+    if not set(said) <= set(in_file):
+        return dict(in_file)
+    return {k: v for k, v in in_file.items() if k not in said or said[k] != v}
+
+
+def _of_preset(name: str) -> dict[str, Any]:
+    own = {one.name: one.default for one in fields(NetworkConfig)}
+    chosen = {k: value for k, value in own.items() if k not in DECIDED_ELSEWHERE}
+    return {**chosen, **PRESETS.get(name, {})}
 
 
 def require_read(method: str, given: Mapping[str, Any]) -> None:

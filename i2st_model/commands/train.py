@@ -77,8 +77,10 @@ def train(
     settings = change_config(start, flags, setting or [], file=config)
     if print_config:
         from i2st_model.settings_file import write_settings
+        from i2st_model.settings_scope import network_settings
 
-        typer.echo(write_settings(settings.to_dict()), nl=False)
+        values = settings.to_dict() | {"network": network_settings(settings)}
+        typer.echo(write_settings(values), nl=False)
         return
     use_threads(threads)
     with joined_ranks(device=settings.device) as ranks, first_speaks(ranks):

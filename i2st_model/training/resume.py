@@ -8,6 +8,7 @@ import torch
 from data_manifests import __version__
 from i2st_model.checkpoints import load_checkpoint
 from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, read_config
+from i2st_model.settings_scope import network_settings
 from i2st_model.training.config import TrainConfig, train_config
 from i2st_model.training.initial import initial_sha256
 from i2st_model.training.reports import TrainReport
@@ -55,15 +56,11 @@ def run_status(
             "with it, or another --run"
         )
     recorded, asked = read_config(run_folder), _asked(config, store)
-    # Runs before this was recorded are taken to have had the encoder that is here.
-    known = {
-        "encoder": asked["encoder"],
-        **recorded,
-        "train": _with_defaults(recorded.get("train")),
-    }
-    # The kind of device, not its name, decides bits; `changed_bits` compares it.
+    # Runs before these were recorded are taken to have had the encoder and defaults that are here.
+    train = _with_defaults(recorded.get("train"))
+    known = {"encoder": asked["encoder"], "network": _network_of(train), **recorded, "train": train}
     for values in (known, asked):
-        values["train"] = _without_device(values["train"])
+        values["train"] = _deciding(values["train"])
     differing = differences({key: known.get(key) for key in asked}, asked)
     if differing:
         raise ConfigError(
@@ -113,10 +110,19 @@ def _with_defaults(recorded: Any) -> Any:
         return recorded
 
 
-def _without_device(train: Any) -> Any:
+def _network_of(train: Any) -> dict[str, Any]:
+    try:
+        return network_settings(train_config(train))
+    except (ConfigError, TypeError):
+        return {}
+
+
+def _deciding(train: Any) -> Any:
+    """A config without what is compared in another form: network and kind of device."""
     if not isinstance(train, dict):
         return train
-    return {name: value for name, value in train.items() if name != "device"}
+    elsewhere = ("device", "preset", "network")
+    return {name: value for name, value in train.items() if name not in elsewhere}
 
 
 def record_run(config: TrainConfig, store: VideoStore, run_folder: Path) -> None:
@@ -141,7 +147,7 @@ def decides_run(config: TrainConfig, store: VideoStore) -> dict[str, Any]:
         ConfigError: the weights to start from are absent.
     """
     asked = _asked(config, store)
-    asked["train"] = _without_device(asked["train"])
+    asked["train"] = _deciding(asked["train"])
     return {"version": __version__, **asked, **_decides_bits(config)}
 
 
@@ -153,6 +159,7 @@ def _decides_bits(config: TrainConfig) -> dict[str, Any]:
 def _asked(config: TrainConfig, store: VideoStore) -> dict[str, Any]:
     return {
         "train": config.to_dict(),
+        "network": network_settings(config),
         "dataset": store.index.dataset_name,
         "digest": store.index.digest,
         "encoder": store.index.fingerprint.get("encoder"),
