@@ -313,7 +313,7 @@ def test_methods_are_listed_by_name():
 
 
 def test_unknown_method_names_the_known_ones():
-    with pytest.raises(BackendError, match="unknown method 'trx9' .did you mean 'trx'.*known: .*protonet"):
+    with pytest.raises(BackendError, match="'trx9' .did you mean 'trx'.*known: .*protonet"):
         get_method("trx9")
 
 
