@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from synthetic_shards import FINGERPRINT, make_shards
 from typed import FEW, TRAIN, done, i2st, refusal
 
@@ -205,6 +206,19 @@ def test_saved_results_are_the_printed_figures_and_the_same_bytes_twice(tmp_path
         assert 100 * one.per_episode.mean() == pytest.approx(said["accuracy"])
     assert (read[2].made_by.run, read[2].made_by.train_seed) == ("seed1", 1)
     assert len(read[2].made_by.checkpoint_sha256) == 64
+
+
+def test_predictions_are_the_same_bytes_on_one_thread_and_on_four(tmp_path):
+    before = torch.get_num_threads()
+    asked = ["evaluate", "--method", "i2st,otam,simpleshot,linear_probe", "--shot", "1,3", *FEW]
+    try:
+        for threads in (1, 4):
+            done(*asked, "--threads", threads, "--save", tmp_path / str(threads))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    digests = {hashlib.sha256((tmp_path / one).read_bytes()).hexdigest() for one in ("1", "4")}
+    assert len(digests) == 1
 
 
 @pytest.fixture

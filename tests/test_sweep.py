@@ -1,5 +1,6 @@
 """`i2st sweep`: which variants there are, where their runs are kept, and what the table says."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -253,6 +254,19 @@ def test_a_folder_that_holds_another_run_than_its_name_says_is_refused_and_the_h
         shutil.move(folder, tmp_path / changed.name)  # the hint
     assert trained_folder(*asked) == folder
     assert (folder / "checkpoint.safetensors").read_bytes() == weights
+
+
+def test_a_folder_whose_run_started_from_other_weights_is_refused():
+    start = trained_folder("--over", "dice=0.375")
+    asked = ["--over", "beta=0.5", "--set", f"init_from={start}"]
+    config = trained_folder(*asked) / "config.json"
+    recorded = json.loads(config.read_text())
+    weights = hashlib.sha256((start / "checkpoint.safetensors").read_bytes()).hexdigest()
+    assert recorded["init_sha256"] == weights
+    for other in ("0" * 64, None):
+        config.write_text(json.dumps({**recorded, "init_sha256": other}))
+        line = refusal("sweep", *asked, *SMALL)
+        assert f"{config.parent} holds another run than its name says: init_from" in line
 
 
 def test_a_sweep_from_weights_that_are_gone_is_refused():
