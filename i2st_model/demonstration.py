@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from i2st_model.evaluating.method_runs import NETWORK_METHOD
 from i2st_model.evaluation import EvaluateConfig, Evaluation, evaluate
 from i2st_model.features import FeatureStore
-from i2st_model.load_method import TRAINED, load_method
+from i2st_model.load_method import load_method
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.reports import TrainReport
 from i2st_model.training.run import train
@@ -21,7 +22,7 @@ from pipeline.extraction.plan import ExtractConfig
 from pipeline.extraction.report import ExtractReport
 from pipeline.shards.reader import ShardReader
 
-METHODS = ("simpleshot", "linear_probe", "bi_mhm", "otam", TRAINED)
+METHODS = ("simpleshot", "linear_probe", "bi_mhm", "otam", NETWORK_METHOD)
 
 
 TRAINING: dict[str, Any] = {

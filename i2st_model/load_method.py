@@ -14,6 +14,7 @@ from i2st_model.compatibility import require_compatible
 from i2st_model.config import network_config
 from i2st_model.end_to_end.encoded_frames import EncodedFrames
 from i2st_model.end_to_end.open_store import load_end_to_end
+from i2st_model.evaluating.method_runs import NETWORK_METHOD
 from i2st_model.features import FeatureStore
 from i2st_model.methods import get_method
 from i2st_model.methods.base import FewShotMethod
@@ -24,9 +25,6 @@ from i2st_model.network import build_network
 from i2st_model.train_descriptors import classes_seen, mean_descriptor
 from pipeline.devices import resolve_device
 from pipeline.errors import ConfigError
-
-TRAINED = "i2st"
-"""The method whose network comes from a run; the others need train statistics alone."""
 
 
 def load_method(
@@ -60,7 +58,7 @@ def load_method(
         CheckpointError: the checkpoint is damaged.
     """
     place = torch.device(resolve_device(device))
-    method = None if split_spec(name)[0] == TRAINED else get_method(name)
+    method = None if split_spec(name)[0] == NETWORK_METHOD else get_method(name)
     if method is None or method.trainable or _trained_with_encoder(name, store, run):
         trained, checkpoint = _of_run(name, store, shards, run, place)
         if isinstance(trained, I2st) and trained.probe is not None:
@@ -168,7 +166,7 @@ def load_trained(
             f"{run} was trained on clips of {frames or store.num_stored} frames, these have "
             f"{store.num_frames}; the same was needed; pass the same frames"
         )
-    if info.method != TRAINED:
+    if info.method != NETWORK_METHOD:
         return _trained_method(name, store, checkpoint).to(device).eval(), checkpoint
     network = build_network(network_config(info.network))
     _load_weights(store, network, checkpoint)

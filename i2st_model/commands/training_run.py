@@ -99,7 +99,7 @@ def _new_run(config: Any, store: Any) -> Path:
     for old in unfinished_runs(RUNS):
         note(f"unfinished: {old}; `i2st train --run {old} --resume` would go on with it")
     dataset = store.index.dataset_name
-    name = dataset if config.method == "i2st" else f"{dataset}-{config.method.partition(':')[0]}"
+    name = dataset if config.method == "i2st" else f"{dataset}-{config.method}"
     return new_run_folder(RUNS, name, today=date.today())
 
 

@@ -7,8 +7,8 @@ import torch
 from i2st_model.drawing.class_videos import ClassVideos
 from i2st_model.end_to_end.encoded_frames import EncodedFrames
 from i2st_model.end_to_end.frame_learner import FrameLearner
+from i2st_model.evaluating.method_runs import NETWORK_METHOD
 from i2st_model.features import FeatureStore
-from i2st_model.load_method import TRAINED
 from i2st_model.training.cached_learner import CachedLearner
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.head import Ground
@@ -41,11 +41,11 @@ def build_learner(
         ConfigError: settings contradict each other or the shards.
     """
     assert isinstance(store, FeatureStore)
-    is_network = config.method == TRAINED
+    is_network = config.method == NETWORK_METHOD
     if is_network and config.options:
         raise ConfigError(
-            f"options.{next(iter(config.options))} is set, method {TRAINED} has no options; a "
-            "setting of its network was needed; pass network.NAME=VALUE, or another --method"
+            f"options.{next(iter(config.options))} is set, method {NETWORK_METHOD} has no options; "
+            "a setting of its network was needed; pass network.NAME=VALUE, or another --method"
         )
     learner = FrameLearner if isinstance(store.reader, EncodedFrames) else CachedLearner
     head = NetworkHead if is_network else MethodHead
