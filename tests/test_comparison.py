@@ -339,6 +339,12 @@ def test_interval_over_videos_holds_where_classes_do_not_differ():
     assert found["episodes"] > 0.15
 
 
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_interval_over_seeds_holds_where_trainings_differ_by_luck(seeds):
+    found = shares(300, EFFECTS, episodes=200, seeds=seeds)
+    assert found["seeds"] == pytest.approx(0.05, abs=0.04)  # 0.013 is one standard deviation
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_false_positives_over_classes_are_5_percent():
