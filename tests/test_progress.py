@@ -70,3 +70,22 @@ def test_a_bar_on_a_terminal_shows_the_time_that_passes(monkeypatch):
     with progress("videos") as show:
         show(3, 7, "2/s")
     assert re.search(r"videos.*3/7.*0:00:0\d.*2/s", stderr.getvalue())
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_on_a_narrow_terminal_the_words_give_way_and_not_the_count(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    for name, value in {"COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with progress("videos") as show:
+        show(29, 30, "0.41/s, 54 s left, 0 failed; alone: decode 3.1, segment 2.38, encode 0.49")
+    plain = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", screen.getvalue())
+    last = [line for line in re.split(r"[\r\n]", plain) if "29/30" in line][-1]
+    assert "videos" in last
+    assert "0.41/s, 54 s left" in last
+    assert len(last) <= 80

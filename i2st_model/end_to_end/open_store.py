@@ -51,8 +51,8 @@ def open_store(
         return FeatureStore(reader, num_frames=frames)
     if not encoder:
         raise ConfigError(
-            f"{folder} holds frames; features were needed; extract into another folder with "
-            "`--store features`, or train an encoder with --set encoder.name=timm:resnet50"
+            f"{folder} holds frames; features were needed; name shards of features (--shards), "
+            "extract some (--store features), or train an encoder on these frames with --set encoder.name=efficientnet-lite0"
         )
     place = torch.device(resolve_device(device))
     # Learners draw adapters from their run's seed; this draw shall not move the caller's state.

@@ -34,17 +34,20 @@ def progress(what: str) -> Iterator[Show]:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
+    console, rest = Console(stderr=True), Column(ratio=1, no_wrap=True)
     columns = (
         SpinnerColumn(),  # it and the time passed move between steps, too
         TextColumn(what),
-        BarColumn(),
+        BarColumn(bar_width=min(40, console.width // 8)),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[words]}", markup=False),
+        # In a narrow window these words give way, not the count.
+        TextColumn("{task.fields[words]}", markup=False, table_column=rest),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=console, expand=True) as bar:
         task = bar.add_task(what, total=None, words="")
         yield lambda done, total, words: bar.update(task, completed=done, total=total, words=words)
 
