@@ -295,7 +295,7 @@ def test_network_takes_the_frames_it_was_trained_on(store, shards, tmp_path):
 def test_i2st_without_a_run_and_unknown_methods_are_refused(store, shards):
     with pytest.raises(ConfigError, match="method i2st has no run.*pass --run"):
         load_method("i2st", store, shards=shards)
-    with pytest.raises(BackendError, match="unknown method 'trx9'; known: bi_mhm"):
+    with pytest.raises(BackendError, match=r"'trx9' \(did you mean 'trx'\?\); known: bi_mhm"):
         load_method("trx9", store, shards=shards)
 
 
