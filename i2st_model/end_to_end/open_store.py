@@ -52,7 +52,8 @@ def open_store(
     if not encoder:
         raise ConfigError(
             f"{folder} holds frames; features were needed; name shards of features (--shards), "
-            "extract some (--store features), or train an encoder on these frames with --set encoder.name=efficientnet-lite0"
+            "extract some (--store features), or train an encoder on these frames with --set "
+            "encoder.name=efficientnet-lite0"
         )
     place = torch.device(resolve_device(device))
     # Learners draw adapters from their run's seed; this draw shall not move the caller's state.
