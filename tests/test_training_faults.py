@@ -269,6 +269,21 @@ def test_resume_under_another_encoder_is_refused(shards, tmp_path):
         train(SMALL, store, run, resume=True)
 
 
+def test_resume_on_other_shards_of_the_same_dataset_is_refused(shards, finished, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, open_store(shards), run, on_progress=stop_at(3))
+    make_shards(tmp_path / "others", signal=2.0, seed=1)
+    here, other = open_store(shards).index, open_store(tmp_path / "others")
+    assert other.index.dataset_name == here.dataset_name
+    assert other.index.fingerprint == here.fingerprint
+    message = f"is another run: digest '{here.digest}' there and '{other.index.digest}' here; "
+    for folder in (run, finished.run_folder):
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            train(SMALL, other, folder, resume=True)
+    assert train(SMALL, open_store(shards), run, resume=True).resumed_at == 2
+
+
 def test_runs_of_versions_with_fewer_settings_go_on(shards, finished, tmp_path):
     run = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
