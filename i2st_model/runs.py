@@ -10,10 +10,12 @@ runs/2026-11-22-hmdb51/
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.shards.lock import is_held
 
 CONFIG_NAME = "config.json"
 LOG_NAME = "log.jsonl"
@@ -40,28 +42,41 @@ def find_newest_run(root: Path) -> Path:
     finished = _newest(root, CHECKPOINT_NAME)
     if finished is not None:
         return finished
-    unfinished = _newest(root, STATE_NAME)
-    if unfinished is not None:
+    unfinished = unfinished_runs(root)
+    if unfinished:
         raise ConfigError(
-            f"no finished run in {root}, {unfinished} is unfinished; a checkpoint was needed; "
-            f"run `i2st train --run {unfinished} --resume`"
+            f"no finished run in {root}, {unfinished[0]} is unfinished; a checkpoint was needed; "
+            f"run `i2st train --run {unfinished[0]} --resume`"
         )
     raise ConfigError(f"no finished run in {root}; a checkpoint was needed; run `i2st train`")
 
 
 def unfinished_runs(root: Path) -> list[Path]:
-    """Return the runs below ``root`` without a checkpoint; the furthest saved, newest one first."""
-    runs = [
-        path.parent for path in root.glob(f"*/{CONFIG_NAME}") if path.parent.name != LATEST_NAME
+    """Return the runs below ``root`` to go on with; the furthest saved, newest one first.
+
+    Args:
+        root: folder of all runs.
+
+    Returns:
+        Folders of runs without a checkpoint that no process trains right now.
+    """
+    # The lock first: who lets go of it has written the checkpoint, or has left the run unfinished.
+    ages = [
+        (_age(path.parent), path.parent)
+        for path in root.glob(f"*/{CONFIG_NAME}")
+        if path.parent.name != LATEST_NAME
+        and not is_held(path.parent)
+        and not (path.parent / CHECKPOINT_NAME).is_file()
     ]
-    open_runs = [run for run in runs if not (run / CHECKPOINT_NAME).is_file()]
+    return [run for _, run in sorted(ages, reverse=True)]
 
-    def age(run: Path) -> tuple[bool, int, str]:
-        saved = (run / STATE_NAME).is_file()
-        latest = run / (STATE_NAME if saved else CONFIG_NAME)
-        return saved, latest.stat().st_mtime_ns, run.name
 
-    return sorted(open_runs, key=age, reverse=True)
+def _age(run: Path) -> tuple[bool, int]:
+    """Whether a run saved its state, and when it last wrote; 0 where it was removed meanwhile."""
+    for name in (STATE_NAME, CONFIG_NAME):
+        with suppress(FileNotFoundError):
+            return name == STATE_NAME, (run / name).stat().st_mtime_ns
+    return False, 0
 
 
 def find_newest_unfinished(root: Path) -> Path:
@@ -74,13 +89,13 @@ def find_newest_unfinished(root: Path) -> Path:
         The run's folder.
 
     Raises:
-        ConfigError: every run below ``root`` is finished.
+        ConfigError: every run below ``root`` is finished, or trains right now.
     """
     runs = unfinished_runs(root)
     if not runs:
         raise ConfigError(
-            f"no unfinished run in {root}; one was needed to resume; run `i2st train`, or name "
-            "the run with --run"
+            f"no unfinished run in {root} that no process trains; one was needed to resume; "
+            "run `i2st train`, or name the run with --run"
         )
     return runs[0]
 

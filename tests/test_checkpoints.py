@@ -369,6 +369,39 @@ def test_a_run_that_saved_its_state_is_resumed_before_a_newer_one_that_did_not(t
     assert [run.name for run in unfinished_runs(tmp_path)] == ["far", "new"]
 
 
+def test_a_run_that_finishes_while_others_look_for_unfinished_ones_is_no_error(
+    tmp_path, monkeypatch
+):
+    run, stat = tmp_path / "run", type(tmp_path).stat
+    run.mkdir()
+    for name in ("config.json", STATE_NAME):
+        (run / name).write_bytes(b"{}")
+
+    def finish_after(path, **named):
+        found = stat(path, **named)
+        if path.name == STATE_NAME:
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(type(tmp_path), "stat", finish_after)
+    assert unfinished_runs(tmp_path) == [run]
+    assert unfinished_runs(tmp_path) == [run]  # its state has gone, before and after the look
+
+
+def test_a_run_that_a_process_trains_is_not_one_to_go_on_with(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_bytes(b"{}")
+    with locked(tmp_path / "b"):
+        assert [run.name for run in unfinished_runs(tmp_path)] == ["a"]
+        with locked(tmp_path / "a"), pytest.raises(ConfigError, match="that no process trains"):
+            find_newest_unfinished(tmp_path)
+    # To look takes the lock from nobody, and the lock's file alone holds none.
+    assert {run.name for run in unfinished_runs(tmp_path)} == {"a", "b"}
+    with locked(tmp_path / "b"):
+        pass
+
+
 def test_only_a_folder_in_which_nothing_was_recorded_is_discarded(tmp_path):
     with pytest.raises(ConfigError, match="refused"), locked(tmp_path / "refused"):
         raise ConfigError("refused")
@@ -402,7 +435,8 @@ def test_newest_run_is_the_one_whose_checkpoint_is_newest(tmp_path):
     with pytest.raises(ConfigError, match="no finished run in .*; run `i2st train`"):
         find_newest_run(tmp_path)
     (tmp_path / "c").mkdir()
-    (tmp_path / "c" / STATE_NAME).write_bytes(b"")
+    for name in ("config.json", STATE_NAME):
+        (tmp_path / "c" / name).write_bytes(b"")
     with pytest.raises(ConfigError, match="c is unfinished; .*--resume"):
         find_newest_run(tmp_path)
     for name, seconds in (("b", 100), ("a", 200)):

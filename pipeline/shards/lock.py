@@ -72,6 +72,22 @@ class FolderLock:
             self._descriptor = None
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds a folder's lock right now; one that cannot be read counts as free."""
+    try:
+        descriptor = os.open(Path(folder) / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        # Shared, so that those who look do not take one another for holders.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, errno.EACCES)
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _sign(descriptor: int) -> None:
     since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
     os.ftruncate(descriptor, 0)
