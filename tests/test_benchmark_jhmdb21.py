@@ -12,7 +12,7 @@ from benchmarks.jhmdb21 import jobs as jobs_module
 from benchmarks.jhmdb21.data import SHARDS, Split, inner_splits, outer_splits
 from benchmarks.jhmdb21.intervals import difference
 from benchmarks.jhmdb21.jobs import Job, outer_jobs
-from benchmarks.jhmdb21.tables import Tables
+from benchmarks.jhmdb21.tables import Tables, missing_lines
 from benchmarks.jhmdb21.variants import COMPARISONS, REFERENCES, VARIANTS, Variant, merged
 from benchmarks.simulated_methods import answer, draw_set
 from i2st_model.comparison import compare
@@ -164,4 +164,8 @@ def test_tables_say_what_is_missing(job, tmp_path):
     assert f"| bi_mhm | {means} | - | - | - | 1/1 |" in text
     assert f"| bi_mhm | {means} | - | - | - | 1/2 |" in text
     assert f"| {lead} / {lead} / {lead} | - | - | 1/2 |" in text
-    assert "| otam | - | - | - | - | - | - | 0/2 |" in text
+    assert "otam" not in text
+    assert missing_lines(outer_jobs(["otam"], splits[1:], 1, tmp_path)) == [
+        "2 of 2 results are missing",
+        "missing: otam 2 of 2 jobs, - s of training",
+    ]

@@ -40,13 +40,15 @@ class Tables:
         return "\n\n".join([LEGEND, *parts])
 
     def accuracies(self, group: Sequence[Split]) -> str:
-        """Accuracy by shot, lead over the references, spread over seeds, results there of all."""
+        """Accuracy by shot, lead over the references, spread over seeds, results of how many."""
         leads = [f"over {other}" for other in REFERENCES]
         head = ["", *_shots(), *leads, "seed s.d., 1-shot", "results"]
         rows = []
         for key in self.keys:
             jobs = self._jobs(key, group)
             there = [s for s in group if any(job.split == s and job.done for job in jobs)]
+            if not there:
+                continue  # `missing_lines` tells
             means = [self._mean(key, there, place) for place in range(len(SHOTS))]
             over = [self._lead(key, other, there) for other in REFERENCES]
             done = f"{sum(job.done for job in jobs)}/{len(jobs)}"
@@ -65,7 +67,7 @@ class Tables:
 
     def _lead(self, key: str, other: str, there: Sequence[Split]) -> str:
         """Points over a reference by shot, on the splits that are there."""
-        if key == other or not there:
+        if key == other:
             return "-"
         every = range(len(SHOTS))
         found = [self._average(key, there, k) - self._average(other, there, k) for k in every]
@@ -93,7 +95,7 @@ class Tables:
         return [_load(job.result)[place] for job in self._jobs(key, [split]) if job.done]
 
     def _mean(self, key: str, there: Sequence[Split], place: int) -> str:
-        return f"{self._average(key, there, place):.1f}" if there else "-"
+        return f"{self._average(key, there, place):.1f}"
 
     def _average(self, key: str, there: Sequence[Split], place: int) -> float:
         """Percent; mean over seeds, then over splits; nan where there is none."""
