@@ -46,6 +46,10 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.segmenter
 	$(BIN)/python -m benchmarks.extraction
 	$(BIN)/python -m benchmarks.extraction_costs
+	$(BIN)/python -m benchmarks.heads
+	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.motion
+	$(BIN)/python -m benchmarks.false_positives
 
 wheel: $(READY)
 	rm -rf build dist
