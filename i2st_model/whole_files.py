@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from i2st_model.runs import CONFIG_NAME
 from pipeline.errors import ConfigError, I2STError, ResourceError
 from pipeline.shards.files import explain_os_error, sync_folder
 
@@ -34,13 +35,16 @@ def write_whole(path: Path, data: bytes) -> None:
         raise explain_write(error, path, len(data)) from error
 
 
-def explain_write(error: OSError, path: Path, needed_bytes: int) -> I2STError:
+def explain_write(
+    error: OSError, path: Path, needed_bytes: int, *, run: Path | None = None
+) -> I2STError:
     """Judge a failed write as stage one does, and say what a run can do about it.
 
     Args:
         error: of the system.
-        path: what was to be written, in a run's folder.
+        path: what was to be written.
         needed_bytes: what it takes.
+        run: folder of the run; by default the one that ``path`` lies in.
 
     Returns:
         ConfigError where the folder is none to write to, else ResourceError.
@@ -48,9 +52,12 @@ def explain_write(error: OSError, path: Path, needed_bytes: int) -> I2STError:
     why = f"cannot write {path} ({error.strerror})"
     if isinstance(explain_os_error(error, path, needed_bytes), ConfigError):
         return ConfigError(f"{why}; a writable folder was needed; pass another --run")
+    run = run or path.parent
+    # Without its settings nothing was begun that could be resumed.
+    begun = (run / CONFIG_NAME).is_file()
+    remedy = f"go on with `i2st train --run {run} --resume`" if begun else "run the command again"
     return ResourceError(
-        f"{why}; {needed_bytes} bytes were needed on a healthy disk; make room, then go on with "
-        f"`i2st train --run {path.parent} --resume`"
+        f"{why}; {needed_bytes} bytes were needed on a healthy disk; make room, then {remedy}"
     )
 
 

@@ -33,7 +33,7 @@ from i2st_model.runs import (
     unfinished_runs,
 )
 from i2st_model.tensor_files import MAX_HEADER_BYTES, save_tensors
-from i2st_model.training.run_folder import locked, new_run_folder
+from i2st_model.training.run_folder import locked, name_latest, new_run_folder
 from i2st_model.training.step_log import StepLog
 from i2st_model.whole_files import write_whole
 from pipeline.errors import CheckpointError, ConfigError, ResourceError
@@ -330,7 +330,8 @@ def test_write_whole_keeps_the_old_file_when_the_disk_is_full(tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ResourceError, match="3 bytes were needed .*make room, .*--resume"):
+    message = "3 bytes were needed .*; make room, then run the command again$"
+    with pytest.raises(ResourceError, match=message):
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
@@ -358,6 +359,27 @@ def test_a_run_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ConfigError, match="cannot write .*pass another --run"):
         new_run_folder(tmp_path / "file", "x", today=date(2026, 3, 7))
+
+
+def test_a_full_disk_around_a_run_never_hints_to_resume_the_folder_of_all_runs(
+    tmp_path, monkeypatch
+):
+    def full(*words, **named):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(tmp_path), "mkdir", full)
+        # Nothing was begun yet.
+        with pytest.raises(ResourceError, match="make room, then run the command again$"):
+            new_run_folder(tmp_path, "x", today=date(2026, 3, 7))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_bytes(b"{}")
+    (run / CHECKPOINT_NAME).write_bytes(b"")
+    monkeypatch.setattr(os, "replace", full)
+    # A finished run that is resumed is left as it is, and named.
+    with pytest.raises(ResourceError, match=f"go on with `i2st train --run {run} --resume`$"):
+        name_latest(run)
 
 
 def test_a_run_that_saved_its_state_is_resumed_before_a_newer_one_that_did_not(tmp_path):

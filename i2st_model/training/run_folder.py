@@ -29,6 +29,7 @@ def new_run_folder(root: Path, name: str, *, today: date) -> Path:
 
     Raises:
         ConfigError: the folder cannot be created.
+        ResourceError: the disk is full or fails.
     """
     stem = f"{today.isoformat()}-{name}"
     number = 1
@@ -81,6 +82,7 @@ def name_latest(run_folder: Path) -> None:
 
     Raises:
         ConfigError: the folder of all runs cannot be written.
+        ResourceError: the disk is full or fails.
     """
     latest = run_folder.parent / LATEST_NAME
     if run_folder == latest:
@@ -92,7 +94,7 @@ def name_latest(run_folder: Path) -> None:
         temporary.symlink_to(run_folder.name, target_is_directory=True)
         os.replace(temporary, latest)
     except OSError as error:
-        raise explain_write(error, latest, 0) from error
+        raise explain_write(error, latest, 0, run=run_folder) from error
 
 
 def _remove_stale(latest: Path) -> None:
