@@ -23,6 +23,7 @@ from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, FAULT_NAME
 from i2st_model.training import learner as training_learner
 from i2st_model.training import step as training_step
 from i2st_model.training.finite import NotFiniteError
+from i2st_model.training.keeper import Keeper
 from i2st_model.training.replay import replay, watched
 from i2st_model.training.run import train
 from i2st_model.training.run_folder import name_latest
@@ -119,6 +120,44 @@ def test_gradients_that_are_not_finite_stop_the_run_and_are_named(shards, tmp_pa
     assert "projection.weight" in found.bad_gradients
 
 
+def test_replay_reproduces_a_gradient_too_long_for_its_norm(shards, tmp_path, monkeypatch):
+    real = training_learner.episode_loss
+
+    def steep(logits, labels):
+        # Finite slopes whose squares are not.
+        some = logits.square().sum()
+        return real(logits, labels) + (some - some.detach()) * 1e25
+
+    monkeypatch.setattr(training_learner, "episode_loss", steep)
+    with pytest.raises(NotFiniteError, match="gradient norm is inf at step 1 "):
+        train(SMALL, open_store(shards), tmp_path / "run")
+    found = replay(SMALL, open_store(shards), tmp_path / "run")
+    assert (found.bad_terms, found.bad_modules, found.bad_gradients) == ((), (), ())
+    assert found.gradient_norm == float("inf")
+    assert found.reproduced
+
+
+@pytest.mark.parametrize("select", ["last", "val"])
+def test_a_last_update_that_overflows_is_no_finished_run(shards, tmp_path, monkeypatch, select):
+    run, real = tmp_path / "run", Keeper.after_step
+
+    def overflow(keeper, step, result):
+        if step == keeper.num_steps:
+            keeper.best.val_accuracy = -1.0 if select == "val" else None  # the last is chosen
+            keeper.learner.network.get_parameter("head.mix.weight").data[0, 0] = float("inf")
+        real(keeper, step, result)
+
+    monkeypatch.setattr(Keeper, "after_step", overflow)
+    config = replace(SMALL, select=select, episodes=64 * 3)
+    with pytest.raises(
+        NotFiniteError, match=r"weights head.mix.weight are not finite after step 3 "
+    ):
+        train(config, open_store(shards), run)
+    assert not (run / CHECKPOINT_NAME).exists()
+    # What led there stays.
+    assert (run / "state.safetensors").is_file()
+
+
 def test_a_fault_is_forgotten_once_the_run_is_past_it(shards, tmp_path, monkeypatch):
     real, calls, run = training_learner.episode_loss, [], tmp_path / "run"
 
@@ -189,10 +228,11 @@ def test_replay_command_prints_what_is_not_finite(shards, poisoned, monkeypatch)
     monkeypatch.setattr(command, "open_features", lambda *words, **named: store)
     result = CliRunner().invoke(cli.app, ["replay", str(run)])
     assert result.exit_code == 0, result.output
-    assert "terms       loss, episode, mask" in result.stdout
-    assert "modules     channel_dropout, projection" in result.stdout
+    assert "terms          loss, episode, mask" in result.stdout
+    assert "modules        channel_dropout, projection" in result.stdout
     values = json.loads(CliRunner().invoke(cli.app, ["replay", str(run), "--json"]).stdout)
     assert values["reproduced"] is True
+    assert values["gradient_norm"] == "nan"
     assert values["pools"] == [values["step"] - 1]
     refused = CliRunner().invoke(cli.app, ["replay", str(run), "--device", "cuda:99"])
     assert refused.exit_code == 2

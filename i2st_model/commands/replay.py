@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,7 +38,7 @@ def replay(
     config = replace(recorded.train, device=device or recorded.train.device)
     store = open_features(folder, config.frames, encoder=config.encoder, device=config.device)
     found = repeat(config, store, run)
-    first, last = found.episodes
+    (first, last), norm = found.episodes, found.gradient_norm
     values: dict[str, Any] = {
         "step": found.step,
         "episodes": f"{first} to {last}",
@@ -46,6 +47,8 @@ def replay(
         "terms": list(found.bad_terms),
         "modules": list(found.bad_modules),
         "gradients": list(found.bad_gradients),
+        # JSON has no inf and no nan.
+        "gradient_norm": norm if isfinite(norm) else str(norm),
     }
     if not as_json:
         values = {

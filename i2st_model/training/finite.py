@@ -1,8 +1,9 @@
-"""What stops a step: a loss or a gradient that is not finite."""
+"""What stops a run: a loss, a gradient or weights that are not finite."""
 
+from collections.abc import Mapping
 from math import isfinite
 
-from torch import nn
+from torch import Tensor, nn
 
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.step_pools import StepPools
@@ -10,7 +11,7 @@ from pipeline.errors import I2STError
 
 
 class NotFiniteError(I2STError):
-    """A loss or a gradient is not finite; ``culprits`` names the terms or parameters."""
+    """Numbers of a run are not finite; ``culprits`` names the terms, parameters or weights."""
 
     def __init__(self, message: str, culprits: tuple[str, ...]) -> None:
         super().__init__(message)
@@ -68,10 +69,34 @@ def require_finite_gradient(
     raise NotFiniteError(_message(f"gradient norm{some} is {norm}", config, pools), bad)
 
 
+def require_finite_weights(weights: Mapping[str, Tensor], config: TrainConfig, step: int) -> None:
+    """Refuse weights that an update made infinite or nan.
+
+    Args:
+        weights: to be kept for good.
+        config: the run's settings.
+        step: the last one that changed them.
+
+    Raises:
+        NotFiniteError: names the weights.
+    """
+    bad = tuple(name for name, value in weights.items() if not bool(value.isfinite().all()))
+    if bad:
+        some = f"{bad[0]}{' and others' if len(bad) > 1 else ''}"
+        what = f"weights {some} are not finite after step {step} of seed {config.seed}"
+        raise NotFiniteError(f"{what}; {_remedy(config)}", bad)
+
+
 def _message(what: str, config: TrainConfig, pools: StepPools) -> str:
     first = pools.step * config.episodes_per_step
     return (
         f"{what} at step {pools.step + 1} (episodes {first} to {first + sum(pools.episodes) - 1} "
-        f"of seed {config.seed}); a finite number was needed; lower the learning rates, fast_rate="
-        f"{config.fast_rate} and slow_rate={config.slow_rate}"
+        f"of seed {config.seed}); {_remedy(config)}"
+    )
+
+
+def _remedy(config: TrainConfig) -> str:
+    return (
+        "a finite number was needed; lower the learning rates, "
+        f"fast_rate={config.fast_rate} and slow_rate={config.slow_rate}"
     )

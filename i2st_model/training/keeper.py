@@ -11,6 +11,7 @@ import torch
 from i2st_model.checkpoints import CheckpointInfo, save_checkpoint
 from i2st_model.runs import FAULT_NAME, STATE_NAME
 from i2st_model.training.config import TrainConfig
+from i2st_model.training.finite import require_finite_weights
 from i2st_model.training.learner import Learner
 from i2st_model.training.reports import TrainProgress
 from i2st_model.training.resume import changed_bits
@@ -104,7 +105,11 @@ class Keeper:
 
         Args:
             info: what it says of the best weights.
+
+        Raises:
+            NotFiniteError: they are not finite: no loss comes after the last update to show it.
         """
+        require_finite_weights(self.best.weights, self.config, self.best.step)
         self._log.sync()
         save_checkpoint(self.run_folder, self.best.weights, info)
         for name in (STATE_NAME, FAULT_NAME):

@@ -18,7 +18,7 @@ from i2st_model.training.learners import build_learner
 from i2st_model.training.ranks import Ranks
 from i2st_model.training.setup import INITIAL, NO_ROWS, own_torch, pool_sampler, torch_seed
 from i2st_model.training.state import Best, load_state, save_state
-from i2st_model.training.step import backward_pools, build_optimizer
+from i2st_model.training.step import backward_pools, build_optimizer, gradient_norm
 from i2st_model.training.step_pools import StepPools, step_pools
 from i2st_model.training.store import VideoStore
 from pipeline.devices import resolve_device
@@ -43,11 +43,13 @@ class ReplayReport:
     """Modules whose output was not finite, in the order in which they ran."""
     bad_gradients: tuple[str, ...]
     """Parameters whose gradient is not finite."""
+    gradient_norm: float
+    """Of the whole gradient; too long for its float where it is inf and no parameter is named."""
 
     @property
     def reproduced(self) -> bool:
         """Whether anything was not finite again."""
-        return bool(self.bad_terms or self.bad_gradients)
+        return bool(self.bad_terms or self.bad_gradients) or not isfinite(self.gradient_norm)
 
 
 def save_fault(
@@ -126,6 +128,7 @@ def replay(config: TrainConfig, store: VideoStore, run_folder: Path) -> ReplayRe
         bad_gradients=tuple(
             _not_finite({name: one.grad for name, one in learner.network.named_parameters()})
         ),
+        gradient_norm=gradient_norm(learner).item(),
     )
 
 

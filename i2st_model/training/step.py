@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.finite import require_finite_gradient, require_finite_terms
@@ -103,13 +104,18 @@ def take_step(
 
 def _clip_gradient(config: TrainConfig, learner: Learner, pools: StepPools) -> float:
     """Scale the gradient down where it is too long; its norm before that."""
-    parameters = list(learner.network.parameters())
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = gradient_norm(learner)
     # Before it is scaled: one that is not finite would make all of them so.
     require_finite_gradient(norm.item(), learner.network, config, pools)
-    torch.nn.utils.clip_grads_with_norm_(parameters, config.gradient_clip, norm)
+    torch.nn.utils.clip_grads_with_norm_(learner.network.parameters(), config.gradient_clip, norm)
     return norm.item()
+
+
+def gradient_norm(learner: Learner) -> Tensor:
+    """Length of the whole gradient, a scalar; inf also where its squares alone overflow."""
+    parameters = learner.network.parameters()
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)
 
 
 def backward_pools(
