@@ -6,10 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from synthetic_frames import make_frame_shards
 from synthetic_shards import make_shards
 from test_training import SMALL
 
+from i2st_model.drawing.draws import Stream, Words
+from i2st_model.end_to_end.colour_jitter import draw_factors, jitter
+from i2st_model.end_to_end.encoder_config import encoder_config
 from i2st_model.end_to_end.frame_draws import FrameDraws
 from i2st_model.end_to_end.open_store import open_store
 from i2st_model.features import FeatureStore
@@ -72,6 +76,62 @@ def test_frames_are_neither_cropped_nor_mirrored_unless_told(frames, flips):
     assert any(mirrored) == flips
     for one, two, turned in zip(seen, shown, mirrored, strict=True):
         assert torch.equal(one, two.flip(2) if turned else two)
+
+
+@pytest.fixture(scope="module")
+def whole(frames):
+    """The same frames, all four of them in each clip."""
+    return open_store(frames.reader.folder, encoder=ENCODER, device="cpu")
+
+
+@pytest.fixture
+def views(whole, monkeypatch):
+    """Draw upright clips under settings of the encoder."""
+    encoder, rows = whole.reader.encoder, whole.rows_of(whole.classes_of("train"))
+
+    def draw(number=0, **settings):
+        monkeypatch.setattr(encoder, "config", encoder_config({**ENCODER, **settings}))
+        draws = FrameDraws(replace(OTAM, flips=False), whole, whole.reader, CPU)
+        return draws.draw(rows, number).seen
+
+    return draw
+
+
+def windows_of(clip, images):
+    """Where in its resized frames all of a clip is found."""
+    large = [Image.fromarray(one).resize((256, 256), Image.Resampling.BILINEAR) for one in images]
+    pairs = list(zip(clip.numpy(), map(np.asarray, large), strict=True))
+    return [
+        (top, left)
+        for top, left in np.ndindex(33, 33)
+        if all(np.array_equal(f, g[top : top + 224, left : left + 224]) for f, g in pairs)
+    ]
+
+
+@pytest.mark.parametrize("crop", [False, True])
+def test_each_clip_shows_one_window_of_its_frames_drawn_where_crop_says_so(whole, views, crop):
+    images = whole.reader.frames.images(whole.rows_of(whole.classes_of("train")))
+    seen = views(crop=crop)
+    found = [windows_of(*one) for one in zip(seen, images, strict=True)]
+    assert {len(one) for one in found} == {1}
+    places = {one[0] for one in found}
+    assert (places == {(16, 16)}) is not crop  # the middle is the test view
+    assert len(places) == (len(images) if crop else 1)
+    assert torch.equal(views(1, crop=crop), seen) is not crop
+
+
+def test_clips_change_their_light_as_far_as_jitter_says(views):
+    plain, grey = views(), torch.tensor([0.299, 0.587, 0.114])
+    assert torch.equal(views(jitter=0.0), plain)
+    for strength in (0.1, 0.5):
+        seen = views(jitter=strength)
+        words = Words(Stream.JITTER, OTAM.seed, 0)
+        factors = draw_factors(words, len(plain), strength)
+        assert torch.equal(seen, jitter(plain, factors))
+        # Contrast and saturation keep a clip's grey, but for what they push over the brim.
+        light, was = ((clips.float() @ grey).mean(dim=(1, 2, 3)) for clips in (seen, plain))
+        np.testing.assert_allclose(light / was, factors[:, 0], atol=0.1)
+    assert not torch.equal(views(1, jitter=0.5), jitter(views(1), factors))
 
 
 def test_learner_on_frames_encodes_as_told_and_looks_at_segment_centres(frames, monkeypatch):
