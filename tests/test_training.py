@@ -252,6 +252,38 @@ def test_seeds_give_different_weights(store, uninterrupted, tmp_path):
     )
 
 
+@pytest.mark.parametrize(("asked", "there"), [(1, 5), (5, 5), (6, 6), (32, 6)])
+def test_a_pool_holds_as_many_classes_as_asked_for(store, asked, there):
+    # At least the way of its episodes, at most the train classes.
+    pool = pool_sampler(replace(SMALL, pool_classes=asked), store).pool(0, 2)
+    assert len(set(pool.classes.tolist())) == len(pool.rows) == there
+
+
+def test_steps_are_logged_and_told_as_seldom_as_asked_for_and_the_last_always(store, tmp_path):
+    config, told = replace(SMALL, episodes=64 * 5, select="last", log_every=2), []
+    report = train(config, store, tmp_path / "run", on_progress=told.append)
+    assert [line["step"] for line in log_of(report.run_folder)] == [2, 4, 5]
+    assert [progress.step for progress in told] == [0, 2, 4, 5]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_encoding_of_clips_is_compiled_where_asked(store, monkeypatch, asked):
+    plain = make_learner(store, SMALL)
+    calls = []
+
+    def compiling(encode):
+        return lambda *given, **named: calls.append(1) or encode(*given, **named)
+
+    monkeypatch.setattr(torch, "compile", compiling)
+    totals = []
+    for learner in (plain, make_learner(store, replace(SMALL, compile=asked))):
+        torch.manual_seed(0)
+        learner.network.load_state_dict(plain.network.state_dict())
+        totals.append(learner.losses(make_batch(learner, 0, 4)).total)
+    assert len(calls) == asked
+    assert torch.equal(*totals)
+
+
 # --- one step ---
 
 
