@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: one torch thread, a fixed RNG, and the real data where it is."""
+"""Shared by all tests: one torch thread, fixed random draws, and the real data where it is."""
 
 import os
 import random
@@ -7,6 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# The same examples in every run, and no verdict on how fast a busy machine made them.
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+settings.load_profile("repeatable")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -165,7 +165,7 @@ def test_a_run_that_is_there_is_not_overwritten(run):
         (["--episodes", 999], "train.episodes 256 there and 999 here"),
         (["--seed", 5], "train.seed 0 there and 5 here"),
         (["--set", "beta=0.25"], "train.beta 1.0 there and 0.25 here"),
-        (["--set", "dim=32"], "train.network.dim 16 there and 32 here"),
+        (["--set", "dim=32"], "network.dim 16 there and 32 here"),
         (["--shards", "other/foreign"], "dataset 'toy' there and 'foreign' here"),
     ],
 )

@@ -45,7 +45,7 @@ def test_middle_crop_is_the_test_view(geometry, side):
         np.testing.assert_array_equal(framing.view(frame, framing.middle(1), 0), view)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     top=st.integers(0, 32), left=st.integers(0, 32), mirrored=st.booleans(), seed=st.integers(0, 9)
 )

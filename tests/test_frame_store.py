@@ -191,7 +191,7 @@ def test_digest_of_frames_is_the_same_for_any_shard_size_and_resumes(folder, tmp
     assert verify(folder) == verify(tmp_path / "single") == []
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.lists(
         st.lists(st.binary(min_size=1, max_size=40), min_size=3, max_size=3), min_size=1, max_size=8
@@ -342,5 +342,5 @@ def test_commands_read_a_frame_store_and_training_says_what_it_needs(fresh, tmp_
     run = tmp_path_factory.mktemp("run") / "run"
     refused = i2st("train", "--shards", fresh, "--run", run)
     assert refused.exit_code == 2
-    assert "holds frames; features were needed; extract" in refused.output
+    assert "holds frames; features were needed; name shards of features" in refused.output
     assert not run.exists()

@@ -249,7 +249,7 @@ def _random_features(video: Video, rng: np.random.Generator, sizes: tuple[int, .
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(datasets(), st.integers(1, 4))
 def test_reader_returns_what_was_written_for_any_dataset(rows, shard_videos):
     with tempfile.TemporaryDirectory() as name:

@@ -232,7 +232,7 @@ def asked(draw):
     return rows, [draw(st.integers(0, 3)) if row in TRAIN else 0 for row in rows]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(asked(), st.integers(1, 12))
 def test_reader_returns_any_views_of_any_rows_from_any_shard_size(question, shard_videos):
     rows, views = question

@@ -234,7 +234,7 @@ def test_fingerprints_are_compared_as_json_values(tmp_path):
 # Digest
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.permutations(range(9)), st.integers(1, 9))
 def test_digest_is_the_same_for_any_order_and_shard_size(order, shard_videos):
     rows = all_features(9)

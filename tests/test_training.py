@@ -214,9 +214,7 @@ def test_a_run_folder_in_use_is_refused_unless_resumed_with_the_same_settings(st
     with pytest.raises(ConfigError, match="holds a run already.*pass --resume"):
         train(SMALL, store, uninterrupted.run_folder)
     other = replace(SMALL, seed=1, network={**NETWORK, "dim": 32})
-    message = (
-        r"another run: train\.network\.dim 16 there and 32 here, train\.seed 0 there and 1 here"
-    )
+    message = r"another run: network\.dim 16 there and 32 here, train\.seed 0 there and 1 here"
     with pytest.raises(ConfigError, match=message):
         train(other, store, uninterrupted.run_folder, resume=True)
 
