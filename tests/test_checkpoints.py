@@ -147,7 +147,7 @@ def with_header(values, data=b""):
 def test_numbers_that_json_has_not_are_refused_under_a_seal(tmp_path, number):
     path = tmp_path / CHECKPOINT_NAME
     path.write_bytes(with_header({"__metadata__": {"i2st": f'{{"sha256": "", "x": {number}}}'}}))
-    refused(tmp_path, "cannot be used: Out of range float")
+    assert "cannot be used: Out of range float" in refused(tmp_path)
 
 
 def test_overlapping_and_oversized_tensors_are_refused(tmp_path):
@@ -249,19 +249,19 @@ def test_every_field_of_the_metadata_is_checked():
     ("changes", "said"),
     [
         ({"train_classes": 5}, "train_classes is 5"),
-        ({"train_classes": ["clap", 5]}, r"train_classes is \['clap', 5\]"),
-        ({"train_video_hashes": [2**63]}, r"train_video_hashes is \[9223372036854775808\]"),
+        ({"train_classes": ["clap", 5]}, "train_classes is ['clap', 5]"),
+        ({"train_video_hashes": [2**63]}, "train_video_hashes is [9223372036854775808]"),
         ({"val_accuracy": float("nan")}, "val_accuracy is nan"),
         ({"val_accuracy": 10**400}, "val_accuracy is 1000"),
         ({"step": -1}, "step is -1"),
         ({"selected": ["val"]}, "selected is "),
         ({"dataset": None}, "dataset is None"),
-        ({"train": {"frames": 0}}, r"train\.frames is 0"),
+        ({"train": {"frames": 0}}, "train.frames is 0"),
     ],
 )
 def test_metadata_out_of_range_is_refused(run, network, changes, said):
     stored(run, network, **changes)
-    refused(run, f"cannot be used: its {said}")
+    assert refused(run).startswith(f"{run / CHECKPOINT_NAME} cannot be used: its {said}")
 
 
 def test_weights_that_do_not_fit_the_config_are_refused(run, network):
