@@ -61,7 +61,13 @@ def _of_package(name: str, found: Any) -> type[FewShotMethod]:
     from i2st_model.methods.base import FewShotMethod
 
     if isinstance(found, type) and issubclass(found, FewShotMethod):
-        return found
+        if not found.__abstractmethods__:
+            return found
+        lacking = " and ".join(sorted(found.__abstractmethods__))
+        raise BackendError(
+            f"method {name!r} is broken: its entry point leads to {found.__name__}, which does not "
+            f"define {lacking}; a whole method was needed; define {lacking}, or pass another method"
+        )
     raise BackendError(
         f"method {name!r} is broken: its entry point leads to {found!r:.80}; a subclass of "
         "i2st_model.methods.base.FewShotMethod was needed; mend the entry point of its package, or "

@@ -4,6 +4,7 @@ Shape letters: B clips, E episodes, Q query clips, N way, K shot, T frames, L gr
 channels, D embedding channels.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from i2st_model.methods import Features
 from i2st_model.methods.clips import Clips, TrainStatistics
 
 
-class FewShotMethod(nn.Module):
+class FewShotMethod(nn.Module, ABC):
     """A few-shot classifier over cached features.
 
     A subclass names itself, says what it needs, and defines `prepare` and `score`; that gives it
@@ -54,6 +55,7 @@ class FewShotMethod(nn.Module):
     def fit(self, train: TrainStatistics) -> None:
         """Take what the training split gives; nothing unless a subclass wants it."""
 
+    @abstractmethod
     def prepare(self, clips: Clips) -> dict[str, Tensor]:
         """Make of each clip, by itself, what `score` compares. Differentiable where trainable.
 
@@ -63,8 +65,8 @@ class FewShotMethod(nn.Module):
         Returns:
             Named tensors with first axis B.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def score(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
         """Score every query clip of every episode against every class. Differentiable as `prepare`.
 
@@ -75,7 +77,6 @@ class FewShotMethod(nn.Module):
         Returns:
             (E, Q, N) float logits: softmax over the last axis gives class probabilities.
         """
-        raise NotImplementedError
 
 
 def mean_of_shots(values: Tensor) -> Tensor:

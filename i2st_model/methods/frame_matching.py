@@ -3,6 +3,7 @@
 Shape letters: B clips, E episodes, Q query clips, N way, K shot, T frames, D embedding channels.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Literal
 
@@ -31,9 +32,9 @@ class FrameMatching(CentredMethod):
         self.shots_apart = shots == "after_matching"
         self.averages_shots = not self.shots_apart
 
+    @abstractmethod
     def distance(self, query: Tensor, clips: Tensor) -> Tensor:
         """Compare (E, Q, T, D) query clips with (E, N, T, D) clips: (E, Q, N) float."""
-        raise NotImplementedError
 
     def prepare(self, clips: Clips) -> dict[str, Tensor]:
         """Map (B, T, D) frame embeddings to ``frames`` (B, T, D), centred."""
