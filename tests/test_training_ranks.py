@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ sys.path.insert(0, "tests")
 torch.set_num_threads(1)
 from pathlib import Path
 import cli
-from test_training_ranks import {config}, fail_on_second, open_store
+from test_training_ranks import {config}, fail_on_second, open_store, threads_of_the_group
 from i2st_model.training.ranks import joined_ranks
 from i2st_model.training.run import train
 from pipeline.errors import I2STError
@@ -42,6 +43,8 @@ with joined_ranks(device="cpu") as ranks:
         train({config}, open_store(Path(sys.argv[1])), Path(sys.argv[2]), resume=True)
     except I2STError as fault:
         print(f"exit {{fault.exit_code}}: {{fault}}", flush=True)
+    assert threads_of_the_group() or not Path("/proc/self/task").exists()
+assert not threads_of_the_group()  # one that outlasts the group can abort the process at its end
 """
 
 
@@ -71,6 +74,12 @@ def fail_on_second(ranks):
         return losses(self, batch)
 
     CachedLearner.losses = failing
+
+
+def threads_of_the_group():
+    """Names of this process's threads that serve its group of processes, where Linux tells."""
+    names = (path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+    return [name for name in names if "gloo_runloop" in name]
 
 
 def start_two(repository, code, *words):

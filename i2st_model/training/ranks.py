@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, TypeVar
 
 import torch
@@ -180,6 +181,10 @@ def joined_ranks(*, device: str) -> Iterator[Ranks]:
     if os.environ.get("MASTER_ADDR") in ("127.0.0.1", "localhost"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     cuda = device != "cpu" and torch.cuda.is_available()
+    # torch's optimizers import this module, whose signatures keep the group of the moment alive:
+    # its threads would outlast the `destroy_process_group` below, and one that lets go of a tensor
+    # while the interpreter ends aborts the process.
+    import_module("torch.distributed.nn")
     # Errors and names travel between CPUs in any case.
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     distributed.init_process_group(backend, timeout=FOREVER)
