@@ -68,8 +68,8 @@ def _i2st(title: str, rank: int = 3, *, shards: str = "base", **settings: Any) -
     return Variant(title=f"I2ST, {title}", rank=rank, shards=shards, settings=settings)
 
 
-def _other_head(name: str, title: str) -> Variant:
-    return Variant(title=title, rank=1, method=name, trained_as="i2st")
+def _other_head(name: str, title: str, *, of: str = "i2st", shards: str = "base") -> Variant:
+    return Variant(title=title, rank=1, method=name, trained_as=of, shards=shards)
 
 
 VARIANTS: dict[str, Variant] = {
@@ -140,13 +140,22 @@ VARIANTS: dict[str, Variant] = {
     "i2st_lite2_off": _i2st("Lite2, no mask supervision", 4, shards="lite2", masks="off"),
     "i2st_lite2_shuffled": _i2st("Lite2, shuffled masks", 4, shards="lite2", masks="shuffled"),
     "i2st_lite2": _i2st("Lite2 (9 x 9)", 4, shards="lite2"),
+    "i2st_lite2_probe": _other_head(
+        "probe", "linear probe on that row's descriptors", of="i2st_lite2", shards="lite2"
+    ),
     **{
         f"{name}_grid14": replace(
             _frozen(name), title=f"{name}, 448 pixels", shards="grid14", rank=4
         )
-        for name in ("bi_mhm", "linear_probe")
+        for name in ("simpleshot", "otam", "bi_mhm", "linear_probe")
     },
+    "hyrsm_grid14": replace(
+        _rival("hyrsm", fast_rate=1e-5), title="hyrsm, 448 pixels", shards="grid14", rank=4
+    ),
     "i2st_grid14": _i2st("448 pixels (14 x 14)", 4, shards="grid14"),
+    "i2st_grid14_probe": _other_head(
+        "probe", "linear probe on that row's descriptors", of="i2st_grid14", shards="grid14"
+    ),
     "i2st_grid14_off": _i2st("448 pixels, no mask supervision", 4, shards="grid14", masks="off"),
     "i2st_grid14_shuffled": _i2st(
         "448 pixels, shuffled masks", 4, shards="grid14", masks="shuffled"
@@ -180,7 +189,18 @@ COMPARISONS = {
     },
     "Lite2: true masks against none": ("i2st_lite2", "i2st_lite2_off"),
     "Lite2: true masks against shuffled": ("i2st_lite2", "i2st_lite2_shuffled"),
-    "448 pixels: I2ST against bi_mhm": ("i2st_grid14", "bi_mhm_grid14"),
+    "Lite2: probe on I2ST's descriptors against probe on the encoder's": (
+        "i2st_lite2_probe",
+        "linear_probe_lite2",
+    ),
+    **{
+        f"448 pixels: I2ST against {name}": ("i2st_grid14", f"{name}_grid14")
+        for name in ("simpleshot", "otam", "bi_mhm", "linear_probe", "hyrsm")
+    },
+    "448 pixels: probe on I2ST's descriptors against probe on the encoder's": (
+        "i2st_grid14_probe",
+        "linear_probe_grid14",
+    ),
     "448 pixels: I2ST against a plain projection": ("i2st_grid14", "linear_grid14"),
     "448 pixels: true masks against none": ("i2st_grid14", "i2st_grid14_off"),
     "448 pixels: true masks against shuffled": ("i2st_grid14", "i2st_grid14_shuffled"),
