@@ -13,7 +13,7 @@ from i2st_model.config_checks import required_type
 from i2st_model.methods import method_class
 from i2st_model.runs import read_config
 from i2st_model.settings_file import read_settings
-from i2st_model.settings_scope import DECIDED_ELSEWHERE, overriding, require_read
+from i2st_model.settings_scope import DECIDED_ELSEWHERE, overriding, require_read, told
 from i2st_model.training.config import MAPPINGS, TrainConfig, train_config
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.nearest_names import did_you_mean
@@ -92,18 +92,14 @@ def change_config(
     except ConfigError as error:
         where = "" if file is None or str(file) in str(error) else f"{file}: "
         raise ConfigError(f"{where}{error}") from None
+    # `--print-config` writes all there are, also those that say nothing.
+    telling = {name: in_file[name] for name in told(config) if name in in_file}
     typed = {**flags, **_read(words)}
     config = _with(config, typed)
-    require_read(config.method, {**_telling(in_file), **typed})
+    require_read(config.method, {**telling, **typed})
     if config.method == old_method or "fast_rate" in {*in_file, *typed}:
         return config
     return replace(config, fast_rate=method_class(config.method).learning_rate)
-
-
-def _telling(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out defaults: `--print-config` writes all there are, also those that say nothing."""
-    defaults = TrainConfig().to_dict()
-    return {k: value for k, value in values.items() if k not in defaults or value != defaults[k]}
 
 
 def _with(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:

@@ -6,7 +6,7 @@ from typing import Any
 
 from i2st_model.config import PRESETS, NetworkConfig
 from i2st_model.evaluating.method_runs import NETWORK_METHOD
-from i2st_model.training.config import TrainConfig
+from i2st_model.training.config import MAPPINGS, TrainConfig
 from pipeline.errors import ConfigError
 
 OF_NETWORK = {
@@ -55,6 +55,20 @@ def _of_preset(name: str) -> dict[str, Any]:
     own = {one.name: one.default for one in fields(NetworkConfig)}
     chosen = {k: value for k, value in own.items() if k not in DECIDED_ELSEWHERE}
     return {**chosen, **PRESETS.get(name, {})}
+
+
+def told(config: TrainConfig) -> dict[str, Any]:
+    """Settings that say something: those that differ from their default.
+
+    Args:
+        config: of a run.
+
+    Returns:
+        Values by name; what stands in a mapping is always said, as in ``network.dim``.
+    """
+    values, defaults = config.to_dict(), TrainConfig().to_dict()
+    plain = {k: v for k, v in values.items() if k not in MAPPINGS and v != defaults[k]}
+    return plain | {f"{outer}.{k}": v for outer in MAPPINGS for k, v in values[outer].items()}
 
 
 def require_read(method: str, given: Mapping[str, Any]) -> None:

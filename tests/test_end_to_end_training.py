@@ -121,6 +121,16 @@ def test_frames_are_read_as_the_features_that_extraction_would_store(folder, sma
     assert index.fingerprint["encoder"]["trained"] == "full"
 
 
+def test_a_store_that_was_opened_with_another_encoder_than_the_run_has_is_refused(
+    folder, small, tmp_path
+):
+    store = opened(folder, small)
+    for encoder in ({}, {**small.encoder, "trained": "last_blocks"}):
+        with pytest.raises(ValueError, match="the store was opened with encoder .*trained='full'"):
+            train(replace(small, encoder=encoder), store, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_store_of_frames_gives_what_a_store_of_its_features_gives(folder, small):
     for frames in (1, 2):
         store = open_store(folder, encoder=small.encoder, frames=frames, device="cpu")
@@ -245,7 +255,7 @@ def test_a_checkpoint_holds_what_trained_and_the_network(folder, small, finished
 def test_any_method_trains_an_encoder_and_is_loaded_with_it(
     folder, small, tmp_path, method, options
 ):
-    config = replace(small, method=method, options=options, episodes=32, select="last")
+    config = replace(small, method=method, network={}, options=options, episodes=32, select="last")
     store = opened(folder, config)
     train(config, store, tmp_path / "run")
     trained, _ = load_method(method, store, shards=folder, run=tmp_path / "run", device="cpu")

@@ -379,7 +379,7 @@ def test_weights_that_do_not_fit_are_refused(finished, shards, tmp_path):
     with pytest.raises(CheckpointError, match=r"does not fit: .*\(16,.*there and \(32,"):
         train(wider, open_store(shards), tmp_path / "wider")
     with pytest.raises(ConfigError, match="is a run of i2st; one of hyrsm was needed"):
-        train(replace(asked, method="hyrsm"), open_store(shards), tmp_path / "hyrsm")
+        train(replace(asked, method="hyrsm", network={}), open_store(shards), tmp_path / "hyrsm")
     with pytest.raises(ConfigError, match="nowhere"):
         train(replace(asked, init_from="nowhere"), open_store(shards), tmp_path / "nowhere")
 

@@ -1,5 +1,6 @@
 """Trainable methods other than i2st: one example that is made up, and those that are built in."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from synthetic_shards import make_shards
 from test_training import SMALL
+from test_training_faults import stop_at
 from torch import nn
 
 from i2st_model.checkpoints import load_checkpoint
@@ -14,13 +16,15 @@ from i2st_model.evaluation import EvaluateConfig, evaluate
 from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method
 from i2st_model.methods.base import FewShotMethod
+from i2st_model.runs import CONFIG_NAME
 from i2st_model.training.learners import build_learner
 from i2st_model.training.run import train
 from i2st_model.training.setup import NO_ROWS, pool_sampler
 from pipeline.errors import ConfigError
 
+PLAIN = replace(SMALL, network={})
 TRAINED = replace(
-    SMALL, method="scaled", options={"start": 2.0}, episodes=64 * 12, select="last", fast_rate=0.1
+    PLAIN, method="scaled", options={"start": 2.0}, episodes=64 * 12, select="last", fast_rate=0.1
 )
 
 
@@ -125,7 +129,7 @@ def test_a_baseline_that_centres_nothing_reads_no_train_video(noisy, monkeypatch
 @pytest.mark.parametrize("method", ["hyrsm", "trx"])
 def test_built_in_methods_train_and_come_back_as_they_were(noisy, tmp_path, method):
     options = {"trx": {"width": 16, "cardinalities": [2]}}.get(method, {})
-    config = replace(SMALL, method=method, options=options, episodes=32, episodes_per_step=8)
+    config = replace(PLAIN, method=method, options=options, episodes=32, episodes_per_step=8)
     first = train(config, noisy, tmp_path / "first")
     again = train(config, noisy, tmp_path / "again")
     weights = load_checkpoint(first.run_folder).weights
@@ -142,11 +146,39 @@ def test_methods_without_weights_and_unknown_options_are_refused(noisy, tmp_path
     with pytest.raises(
         ConfigError, match="method protonet has no weights.*evaluate --method protonet"
     ):
-        train(replace(SMALL, method="protonet"), noisy, tmp_path / "run")
+        train(replace(PLAIN, method="protonet"), noisy, tmp_path / "run")
     with pytest.raises(ConfigError, match="no option .begin.; known: start"):
         train(replace(TRAINED, options={"begin": 2}), noisy, tmp_path / "run")
     with pytest.raises(ConfigError, match="method hyrsm has no run; trained weights were needed"):
         load_method("hyrsm", noisy, shards=noisy.reader.folder)
+
+
+@pytest.mark.parametrize(
+    ("unread", "name"),
+    [
+        ({"beta": 0.3}, "beta is a setting of i2st, which scaled does not read.* as 0.3"),
+        ({"preset": "linear"}, "preset is a setting of i2st"),
+        ({"network": {"dim": 128}}, "network.dim is a setting of i2st"),
+    ],
+)
+def test_a_setting_that_the_method_does_not_read_is_refused_from_python(
+    noisy, tmp_path, unread, name
+):
+    run = tmp_path / "run"
+    with pytest.raises(ConfigError, match=name):
+        train(replace(TRAINED, **unread), noisy, run)
+    assert not run.exists()
+
+
+def test_a_run_begun_before_unread_settings_were_refused_is_gone_on_with(noisy, tmp_path):
+    run, config = tmp_path / "run", replace(TRAINED, episodes=128)
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(config, state_every=1), noisy, run, on_progress=stop_at(2))
+    recorded = json.loads((run / CONFIG_NAME).read_text())
+    recorded["train"]["beta"] = 0.3
+    (run / CONFIG_NAME).write_text(json.dumps(recorded))
+    before = replace(config, state_every=1, beta=0.3)
+    assert train(before, noisy, run, resume=True).resumed_at == 1
 
 
 def test_encoding_in_bfloat16_changes_little_and_keeps_scores_in_float32(noisy, tmp_path):

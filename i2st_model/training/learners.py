@@ -6,6 +6,7 @@ import torch
 
 from i2st_model.drawing.class_videos import ClassVideos
 from i2st_model.end_to_end.encoded_frames import EncodedFrames
+from i2st_model.end_to_end.encoder_config import encoder_config
 from i2st_model.end_to_end.frame_learner import FrameLearner
 from i2st_model.evaluating.method_runs import NETWORK_METHOD
 from i2st_model.features import FeatureStore
@@ -39,8 +40,10 @@ def build_learner(
 
     Raises:
         ConfigError: settings contradict each other or the shards.
+        ValueError: the store was opened with another encoder than the config has.
     """
     assert isinstance(store, FeatureStore)
+    _require_encoder(config, store)
     is_network = config.method == NETWORK_METHOD
     if is_network and config.options:
         raise ConfigError(
@@ -50,3 +53,12 @@ def build_learner(
     learner = FrameLearner if isinstance(store.reader, EncodedFrames) else CachedLearner
     head = NetworkHead if is_network else MethodHead
     return learner(Ground(config=config, store=store, classes=classes, device=device), head)
+
+
+def _require_encoder(config: TrainConfig, store: FeatureStore) -> None:
+    """The store's encoder is what trains; the config's is what the run says of it."""
+    reader = store.reader
+    opened = reader.encoder.config if isinstance(reader, EncodedFrames) else None
+    asked = encoder_config(config.encoder) if config.encoder else None
+    if opened != asked:
+        raise ValueError(f"the store was opened with encoder {opened}, the config has {asked}")

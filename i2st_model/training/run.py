@@ -8,6 +8,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from i2st_model.settings_scope import require_read, told
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.keeper import OnProgress
 from i2st_model.training.ranks import current_ranks
@@ -53,7 +54,8 @@ def train(
         What came of the run.
 
     Raises:
-        ConfigError: settings contradict each other, the shards, or the run that is resumed.
+        ConfigError: settings contradict each other, the shards, or the run that is resumed; or the
+            method of a new run does not read one.
         CheckpointError: the state to resume from is damaged.
         NotFiniteError: loss or gradient is not finite; `replay` tells more.
         ResourceError: the disk is full.
@@ -66,8 +68,8 @@ def train(
         with ranks.together():
             if ranks.first:
                 held.enter_context(locked(run_folder))
-            told = decides_run(config, store)
-        ranks.require_same(told)
+            decided = decides_run(config, store)
+        ranks.require_same(decided)
         status = ranks.from_first(
             lambda: run_status(
                 config,
@@ -83,6 +85,8 @@ def train(
                 tell(_all_done(config, report))
             return report
         with ranks.together():
+            if status == NEW:  # runs of earlier versions may be gone on with
+                require_read(config.method, told(config))
             trainer = Trainer(config, store, run_folder, ranks)
             if ranks.first and status == NEW:
                 record_run(config, store, run_folder)
