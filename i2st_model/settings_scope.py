@@ -1,7 +1,7 @@
 """Whom a setting is for: those of I2ST's network and losses say nothing to another method."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from i2st_model.config import PRESETS, NetworkConfig
@@ -30,7 +30,20 @@ def network_settings(config: TrainConfig) -> dict[str, Any]:
     """
     if config.method != NETWORK_METHOD:
         return {}
-    return {**_of_preset(config.preset), **config.network}
+    return {**_without_sizes(network_defaults(config.preset)), **config.network}
+
+
+def network_defaults(preset: str) -> dict[str, Any]:
+    """Every network field that has a default, as a preset leaves it.
+
+    Args:
+        preset: its name; an unknown one changes nothing, and is refused where a network is built.
+
+    Returns:
+        Values by name.
+    """
+    own = {one.name: one.default for one in fields(NetworkConfig) if one.default is not MISSING}
+    return {**own, **PRESETS.get(preset, {})}
 
 
 def overriding(in_file: Mapping[str, Any], preset: str) -> dict[str, Any]:
@@ -45,16 +58,15 @@ def overriding(in_file: Mapping[str, Any], preset: str) -> dict[str, Any]:
     Returns:
         Those that are left.
     """
-    said = {f"network.{k}": v for k, v in _of_preset(in_file.get("preset", preset)).items()}
+    own = _without_sizes(network_defaults(in_file.get("preset", preset)))
+    said = {f"network.{name}": value for name, value in own.items()}
     if not set(said) <= set(in_file):
         return dict(in_file)
     return {k: v for k, v in in_file.items() if k not in said or said[k] != v}
 
 
-def _of_preset(name: str) -> dict[str, Any]:
-    own = {one.name: one.default for one in fields(NetworkConfig)}
-    chosen = {k: value for k, value in own.items() if k not in DECIDED_ELSEWHERE}
-    return {**chosen, **PRESETS.get(name, {})}
+def _without_sizes(network: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in network.items() if name not in DECIDED_ELSEWHERE}
 
 
 def told(config: TrainConfig) -> dict[str, Any]:

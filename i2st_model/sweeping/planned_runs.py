@@ -7,14 +7,15 @@ its runs, and a sweep that was cut short or is asked for again trains what is ab
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from i2st_model.checkpoints import load_checkpoint
-from i2st_model.config import PRESETS, NetworkConfig
+from i2st_model.config import NetworkConfig
 from i2st_model.config_checks import required_type
 from i2st_model.runs import CHECKPOINT_NAME, read_config
+from i2st_model.settings_scope import network_defaults
 from i2st_model.sweeping.variants import Variant
 from i2st_model.training.config import TrainConfig, train_config
 from i2st_model.training.initial import initial_info, initial_sha256
@@ -120,10 +121,7 @@ def require_planned(run: PlannedRun) -> None:
 def _decided(config: TrainConfig, digest: str, init_sha256: str | None) -> dict[str, Any]:
     """All that decides the weights of a run, in one spelling."""
     # With the network's defaults: where a later version has others, its runs are others, too.
-    defaults = {
-        one.name: one.default for one in fields(NetworkConfig) if one.default is not MISSING
-    }
-    network = {**defaults, **PRESETS.get(config.preset, {}), **config.network}
+    network = {**network_defaults(config.preset), **config.network}
     return {
         **_numbers_alike(TrainConfig, config.to_dict()),
         "network": _numbers_alike(NetworkConfig, network),

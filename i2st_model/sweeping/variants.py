@@ -1,14 +1,14 @@
 """The rows of a sweep's table: settings resolved, each once, those that cannot be left out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from i2st_model.config import PRESETS, NetworkConfig
 from i2st_model.leaks import find_seen
 from i2st_model.records.episode_sets import EpisodeSet
 from i2st_model.settings import change_config
+from i2st_model.settings_scope import network_defaults
 from i2st_model.stored.videos import StoredVideos
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.initial import initial_info
@@ -87,9 +87,7 @@ def require_apart(
 
 def _plain(config: TrainConfig, num_stored: int) -> TrainConfig:
     """Leave out what says no more than a default, so that equal settings are equal configs."""
-    given = {one.name: one.default for one in fields(NetworkConfig)} | PRESETS.get(
-        config.preset, {}
-    )
+    given = network_defaults(config.preset)
     network = {name: value for name, value in config.network.items() if given.get(name) != value}
     frames = None if config.frames == num_stored else config.frames
     return replace(config, network=network, frames=frames)
