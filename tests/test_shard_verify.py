@@ -59,7 +59,7 @@ def test_verify_reports_a_damaged_index(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "fact"),
     [
-        ("tokens", 1, "sha256"),
+        ("tokens", 1, "sha256, features_sha256"),
         ("frame_indices", 3, "sha256"),
         ("mask_score", 1, "sha256"),
         ("video_id", b"climb/clip 099", "video_id"),
@@ -76,6 +76,14 @@ def test_verify_finds_a_resealed_change_of_any_dataset(tmp_path, name, value, fa
     assert ShardReader(tmp_path).tokens([0]).shape == (1, 2, 4, 6)
     (problem,) = verify(tmp_path)
     assert f"row 1: {fact} of 'climb/clip 001' differ from the index" in problem
+
+
+def test_verify_finds_a_forged_checksum_of_features(tmp_path):
+    index = extract(tmp_path, [features(1), features(2)])
+    one, two = index.videos
+    write_index(tmp_path, replace(index, videos=(one, two._replace(features_sha256="0" * 64))))
+    (problem,) = verify(tmp_path)
+    assert "row 1: features_sha256 of 'climb/clip 002' differ from the index" in problem
 
 
 def test_verify_finds_masks_smuggled_into_another_split(tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -23,15 +25,19 @@ from shard_cases import (
     CLASS_NAMES,
     DATASET,
     FINGERPRINT,
+    FRAMES,
     KILLED,
+    VIEWS,
     all_features,
     contents,
     end_of,
     extract,
     failure,
     features,
+    frames_row,
     record_of,
     start,
+    with_views,
 )
 
 from pipeline.errors import ConfigError, ResourceError, ShardError
@@ -41,6 +47,8 @@ from pipeline.shards.failpoints import FAILPOINTS
 from pipeline.shards.index import ShardIndex
 from pipeline.shards.lock import FolderLock
 from pipeline.shards.records import FeatureShape, ShardRecord, VideoRow, dataset_digest
+from pipeline.shards.sealed_json import read_table
+from pipeline.shards.verify import verify
 from pipeline.shards.writer import ShardWriter
 
 
@@ -274,7 +282,60 @@ def test_dataset_digest_ignores_places():
     assert dataset_digest(moved) == dataset_digest(rows)
 
 
+def test_checksum_of_features_is_that_of_tokens_and_embedding_alone(tmp_path):
+    row = features(1)
+    other = replace(
+        features(7),
+        tokens=row.tokens,
+        frame_embedding=row.frame_embedding,
+        masks=replace(row.masks, found=~row.masks.found),
+    )
+    test = replace(other, video=features(2, class_name="run").video, masks=None)
+    changed = replace(features(3), tokens=row.tokens, frame_embedding=row.frame_embedding * 2)
+    videos = extract(tmp_path, [row, other, test, changed]).videos
+    digest = hashlib.sha256(b"tokens <f2 (2, 4, 6)\n" + row.tokens.tobytes())
+    digest.update(b"frame_embedding <f2 (2, 5)\n" + row.frame_embedding.tobytes())
+    equal = [video.features_sha256 == digest.hexdigest() for video in videos]
+    assert equal == [True, False, True, True]
+    assert videos[1].video_id == changed.video.video_id
+    assert len({video.sha256 for video in videos}) == 4
+
+
+def test_checksum_of_features_leaves_stored_views_out(tmp_path):
+    one, other = with_views(features(1)), with_views(features(2))
+    other = replace(other, tokens=one.tokens, frame_embedding=one.frame_embedding)
+    first, second = extract(tmp_path, [one, other], fingerprint=VIEWS).videos
+    assert first.features_sha256 == second.features_sha256
+    assert first.sha256 != second.sha256
+
+
+def test_checksum_of_frames_is_that_of_the_pictures_alone(tmp_path):
+    row, far = frames_row(1), frames_row(2)
+    other = replace(
+        frames_row(3), jpegs=row.jpegs, frame_size=row.frame_size, masks=frames_row(5).masks
+    )
+    videos = extract(tmp_path, [row, far, other], fingerprint=FRAMES).videos
+    sums = [video.features_sha256 for video in videos]
+    ends = np.cumsum([len(data) for data in row.jpegs])
+    digest = hashlib.sha256(f"jpeg |u1 ({ends[-1]},)\n".encode() + b"".join(row.jpegs))
+    digest.update(b"jpeg_end <i8 (2,)\n" + ends.astype("<i8").tobytes())
+    digest.update(b"frame_size <i4 (2,)\n" + np.array(row.frame_size, "<i4").tobytes())
+    assert [one == digest.hexdigest() for one in sums] == [True, False, True]
+
+
 # Resume
+
+
+def test_folder_from_before_checksums_of_features_is_taken_up_and_added_to(tmp_path, repository):
+    golden = repository / "tests" / "golden" / "shards_v1"
+    shutil.copytree(golden, tmp_path, dirs_exist_ok=True)
+    assert "features_sha256" not in (golden / "index.json").read_text()
+    old = extract(tmp_path, [])
+    assert (tmp_path / "index.json").read_bytes() == (golden / "index.json").read_bytes()
+    index = extract(tmp_path, [features(5)])
+    assert index.videos[0] == old.videos[0]
+    assert [len(video.features_sha256) for video in index.videos] == [0, 64, 0]
+    assert verify(tmp_path) == []
 
 
 def test_second_run_changes_nothing(tmp_path):
@@ -601,6 +662,10 @@ def test_any_flipped_bit_of_the_index_is_noticed(tmp_path):
         (lambda i: replace(i, videos=(i.videos[0]._replace(row=99), *i.videos[1:])), "places"),
         (lambda i: replace(i, videos=(i.videos[0]._replace(split="test"), *i.videos[1:])), "split"),
         (lambda i: replace(i, videos=(i.videos[0]._replace(row="0"), *i.videos[1:])), "at videos"),
+        (
+            lambda i: replace(i, videos=(i.videos[0]._replace(features_sha256=5), *i.videos[1:])),
+            "at videos",
+        ),
         (lambda i: replace(i, shards=(i.shards[0]._replace(num_videos=10**18),)), "places"),
         (lambda i: replace(i, shards=(i.shards[0]._replace(number=-1),)), "at shards"),
         (lambda i: replace(i, shape=i.shape._replace(num_frames=-1)), "at shape"),
@@ -613,6 +678,34 @@ def test_sealed_index_that_contradicts_itself_is_refused(tmp_path, change, match
     (tmp_path / "index.json").write_bytes(change(index).to_bytes())
     with pytest.raises(ShardError, match=match):
         ShardIndex.load(tmp_path)
+
+
+class Counted(NamedTuple):
+    name: str
+    count: int
+    unit: str = ""
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "read"),
+    [
+        (["name", "count", "unit"], ["a", 1, "s"], Counted("a", 1, "s")),
+        (["name", "count"], ["a", 1], Counted("a", 1)),
+        (["name", "count"], ["a", 1, "s"], None),
+        (["name", "count", "unit"], ["a", 1], None),
+        (["name", "unit"], ["a", "s"], None),
+        (["name"], ["a"], None),
+        (["name", "count", "unit", "more"], ["a", 1, "s", "b"], None),
+        ("name", ["a"], None),
+    ],
+)
+def test_table_may_lack_last_columns_that_have_a_default_alone(columns, row, read):
+    document = {"counts": {"columns": columns, "rows": [row]}}
+    if read is not None:
+        assert read_table(document, "counts", Counted, Path("x.json")) == [read]
+        return
+    with pytest.raises(ShardError, match=r"x.json is malformed at counts"):
+        read_table(document, "counts", Counted, Path("x.json"))
 
 
 def test_index_absent_says_what_to_do(tmp_path):

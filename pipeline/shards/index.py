@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ShardError
+from pipeline.errors import ConfigError, ShardError
 from pipeline.shards import FORMAT_VERSION
 from pipeline.shards.records import (
     Failure,
@@ -52,11 +52,14 @@ class ShardIndex:
             The index.
 
         Raises:
-            ShardError: absent, changed since it was written, or of another format version.
+            ConfigError: the folder holds no shards.
+            ShardError: absent beside shards, changed since it was written, or of another format
+                version.
         """
         path = Path(folder) / INDEX_NAME
         if not path.parent.is_dir() or not path.exists():
-            raise ShardError(
+            error = ShardError if any(path.parent.glob("shard-*")) else ConfigError
+            raise error(
                 f"{path} is absent; a finished extraction was needed; "
                 "run `i2st extract` to the end, or name its output folder"
             )

@@ -1,4 +1,4 @@
-"""The datasets of one shard, and the checksum of one row.
+"""The datasets of one shard, and the checksums of one row.
 
 Shape letters: N videos of the shard, F frames, L grid cells, C token features, E embedding
 features, S mask slots; M train videos of the shard, V stored views of each.
@@ -6,6 +6,7 @@ features, S mask slots; M train videos of the shard, V stored views of each.
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,11 +100,20 @@ def jpeg_bounds(ends: NDArray[np.int64], row: int) -> NDArray[np.int64]:
     return np.concatenate([[begin], ends[row]])
 
 
-def row_sha256(arrays: Mapping[str, NDArray], row: int, *, with_masks: bool) -> str:
-    """Compute the checksum of one video's content; its identity is in the dataset digest.
+class RowChecksums(NamedTuple):
+    """Of one video, 64 hexadecimal digits each; its identity is in the dataset digest."""
+
+    features: str
+    """Of its features or frames alone."""
+    content: str
+    """Of these and of everything else that its row holds."""
+
+
+def row_checksums(arrays: Mapping[str, NDArray], row: int, *, with_masks: bool) -> RowChecksums:
+    """Compute the checksums of one video, in one pass over its row.
 
     Independent of the shard: names, dtypes, shapes and bytes of the row alone, so a video has the
-    same checksum wherever it is stored.
+    same checksums wherever it is stored.
 
     Args:
         arrays: the shard's datasets.
@@ -111,26 +121,33 @@ def row_sha256(arrays: Mapping[str, NDArray], row: int, *, with_masks: bool) -> 
         with_masks: the row has masks of its own, that is a train row of a shard with masks.
 
     Returns:
-        64 hexadecimal digits.
+        Both.
     """
-    digest = hashlib.sha256()
-    for name, value in _row_content(arrays, row, with_masks):
-        digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()
+    digest, found = hashlib.sha256(), []
+    for part in (_row_features(arrays, row), _row_rest(arrays, row, with_masks)):
+        for name, value in part:
+            digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
+            digest.update(value.tobytes())
+        found.append(digest.hexdigest())
+    return RowChecksums(*found)
 
 
-def _row_content(
-    arrays: Mapping[str, NDArray], row: int, with_masks: bool
-) -> Iterator[tuple[str, NDArray]]:
+def _row_features(arrays: Mapping[str, NDArray], row: int) -> Iterator[tuple[str, NDArray]]:
     if "jpeg" in arrays:
         bounds = jpeg_bounds(arrays["jpeg_end"], row)
         yield "jpeg", arrays["jpeg"][bounds[0] : bounds[-1]]
         yield "jpeg_end", bounds[1:] - bounds[0]
         yield "frame_size", arrays["frame_size"][row]
-    for name in (*FEATURES, "frame_indices", *COUNTS, *(MASKS if with_masks else ())):
+    for name in FEATURES:
         if name in arrays:
-            yield name, np.asarray(arrays[name][row])
+            yield name, arrays[name][row]
+
+
+def _row_rest(
+    arrays: Mapping[str, NDArray], row: int, with_masks: bool
+) -> Iterator[tuple[str, NDArray]]:
+    for name in ("frame_indices", *COUNTS, *(MASKS if with_masks else ())):
+        yield name, np.asarray(arrays[name][row])
     if "view_row" in arrays:
         for place in np.flatnonzero(arrays["view_row"] == row):
             for name in VIEW_OF.values():

@@ -25,7 +25,10 @@ class VideoRow(NamedTuple):
     num_frames_expected: int
     num_damaged_packets: int
     sha256: str
-    """Of the row's content; see ``pipeline.shards.layout.row_sha256``."""
+    """Of the row's content; see ``pipeline.shards.layout.row_checksums``."""
+    features_sha256: str = ""
+    """Of its features or frames alone, which masks and stored views have no part in: equal videos
+    have equal ones. Empty in shards from before it was kept."""
 
 
 class Failure(NamedTuple):

@@ -7,7 +7,7 @@ and an edit by hand are all refused.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,7 +27,7 @@ class Table(NamedTuple):
     """Rows of one NamedTuple type, written as one line each."""
 
     row_type: type
-    rows: Iterable[Any]
+    rows: Sequence[Any]
 
 
 def seal(document: Mapping[str, Any]) -> bytes:
@@ -46,9 +46,23 @@ def _text(value: Any) -> str:
 def _value(value: Any) -> str:
     if not isinstance(value, Table):
         return _text(value)
-    rows = ",\n".join(_text(list(row)) for row in value.rows)
-    columns = _text(list(value.row_type._fields))  # type: ignore[attr-defined]
-    return f'{{"columns": {columns}, "rows": [\n{rows}\n]}}'
+    columns = _columns(value)
+    rows = ",\n".join(_text(list(row[: len(columns)])) for row in value.rows)
+    return f'{{"columns": {_text(columns)}, "rows": [\n{rows}\n]}}'
+
+
+def _columns(table: Table) -> list[str]:
+    """Names of the columns; last ones that say nothing are left out, as in files from before them.
+
+    So a document that was read is written again byte for byte.
+    """
+    columns = list(table.row_type._fields)  # type: ignore[attr-defined]
+    defaults = table.row_type._field_defaults  # type: ignore[attr-defined]
+    while columns[-1] in defaults and all(
+        row[len(columns) - 1] == defaults[columns[-1]] for row in table.rows
+    ):
+        columns.pop()
+    return columns
 
 
 def load_sealed(path: Path) -> dict[str, Any]:
@@ -100,7 +114,7 @@ def read_table(document: Mapping[str, Any], key: str, row_type: type[Row], path:
     Args:
         document: from ``load_sealed``.
         key: the table's name.
-        row_type: NamedTuple of str and int fields.
+        row_type: NamedTuple of str and int fields; last ones with defaults may lack.
         path: for messages.
 
     Returns:
@@ -110,19 +124,24 @@ def read_table(document: Mapping[str, Any], key: str, row_type: type[Row], path:
         ShardError: columns, lengths or types differ from those of ``row_type``.
     """
     table = document.get(key)
-    fields = list(row_type._fields)
-    if not isinstance(table, dict) or table.get("columns") != fields:
+    if not isinstance(table, dict) or not _are_columns(table.get("columns"), row_type):
         raise malformed(path, key)
-    rows = table.get("rows")
+    columns, rows = table["columns"], table.get("rows")
     if not isinstance(rows, list) or any(
-        type(row) is not list or len(row) != len(fields) for row in rows
+        type(row) is not list or len(row) != len(columns) for row in rows
     ):
         raise malformed(path, key)
     kinds = row_type.__annotations__.values()
     for column, kind in zip(zip(*rows, strict=True), kinds, strict=False):
         if set(map(type, column)) != {kind} or (kind is int and min(column) < 0):
             raise malformed(path, key)
-    return [row_type._make(row) for row in rows]
+    return [row_type(*row) for row in rows]
+
+
+def _are_columns(columns: Any, row_type: type[NamedTuple]) -> bool:
+    fields = list(row_type._fields)
+    least = len(fields) - len(row_type._field_defaults)
+    return isinstance(columns, list) and len(columns) >= least and columns == fields[: len(columns)]
 
 
 def malformed(path: Path, what: str) -> ShardError:

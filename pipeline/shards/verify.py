@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.errors import ShardError
 from pipeline.shards.index import INDEX_NAME, ShardIndex
-from pipeline.shards.layout import row_sha256
+from pipeline.shards.layout import row_checksums
 from pipeline.shards.mapping import MappedShard, forget_checked, map_shard
 from pipeline.shards.records import (
     ShardLayout,
@@ -66,6 +66,7 @@ def _wrong(shard: MappedShard, video: VideoRow, class_names: list[str]) -> list[
     """Return the names of the facts that the shard and the index tell differently."""
     arrays, i = shard.arrays, video.row
     with_masks = video.split == "train" and "mask_bits" in arrays
+    sums = row_checksums(arrays, i, with_masks=with_masks)
     stored = {
         "video_id": (arrays["video_id"][i], video.video_id.encode()),
         "split": (arrays["split"][i], video.split.encode()),
@@ -73,7 +74,11 @@ def _wrong(shard: MappedShard, video: VideoRow, class_names: list[str]) -> list[
         "num_frames_decoded": (arrays["num_frames_decoded"][i], video.num_frames_decoded),
         "num_frames_expected": (arrays["num_frames_expected"][i], video.num_frames_expected),
         "num_damaged_packets": (arrays["num_damaged_packets"][i], video.num_damaged_packets),
-        "sha256": (row_sha256(arrays, i, with_masks=with_masks), video.sha256),
+        "sha256": (sums.content, video.sha256),
+        "features_sha256": (
+            sums.features if video.features_sha256 else "",
+            video.features_sha256,
+        ),
         "masks": (not with_masks and "mask_found" in arrays and _any_mask(shard, i), False),
     }
     return [name for name, (there, here) in stored.items() if there != here]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.shards.failpoints import failpoint
 from pipeline.shards.files import write_atomically
 from pipeline.shards.filling import StoredRow, common_layout, fill_arrays
-from pipeline.shards.layout import row_sha256
+from pipeline.shards.layout import row_checksums
 from pipeline.shards.records import Failure, ShardRecord, VideoRow, shard_name, sidecar_name
 from pipeline.shards.rows import VideoFeatures
 from pipeline.shards.sidecar import Sidecar
@@ -88,6 +88,7 @@ class ShardWriter:
 
 def _video_row(number: int, i: int, row: StoredRow, arrays: Mapping[str, NDArray]) -> VideoRow:
     video = row.video
+    sums = row_checksums(arrays, i, with_masks=row.masks is not None)
     return VideoRow(
         video_id=video.video_id,
         class_name=video.class_name,
@@ -98,5 +99,6 @@ def _video_row(number: int, i: int, row: StoredRow, arrays: Mapping[str, NDArray
         num_frames_decoded=row.num_frames_decoded,
         num_frames_expected=row.num_frames_expected,
         num_damaged_packets=row.num_damaged_packets,
-        sha256=row_sha256(arrays, i, with_masks=row.masks is not None),
+        sha256=sums.content,
+        features_sha256=sums.features,
     )
