@@ -61,12 +61,12 @@ def registered(monkeypatch):
         monkeypatch.setitem(methods.METHODS, method.__name__.lower(), lambda method=method: method)
 
 
-def opened(store, config):
+def opened(store, config, val_rows=NO_ROWS):
     torch.manual_seed(0)
     classes = pool_sampler(config, store).videos
     learner = build_learner(config, store, classes=classes, device=CPU)
     learner.begin()
-    learner.open(NO_ROWS)
+    learner.open(val_rows)
     learner.network.train()
     return learner, learner.batch(pool_sampler(config, store).pool(0, 8), 0)
 
@@ -128,6 +128,31 @@ def test_a_method_in_bfloat16_scores_float32_and_whole_numbers(store):
 
 
 # --- what is cached ---
+
+
+def test_train_and_val_features_share_one_budget(store, monkeypatch):
+    made = []
+
+    class Spied(ClipFeatures):
+        def __init__(self, *args, **settings):
+            super().__init__(*args, **settings)
+            made.append(self)
+
+    monkeypatch.setattr("i2st_model.training.cached_learner.ClipFeatures", Spied)
+    val_rows = store.rows_of(store.classes_of("val"))
+
+    def kept(budget_bytes):
+        made.clear()
+        config = replace(SMALL, cache_gib=budget_bytes / 2**30)
+        opened(store, config, val_rows)
+        return [one.cached for one in made]
+
+    assert kept(0) == [False, False]
+    train, val = (one.size_bytes for one in made)
+    assert train > val > 0
+    assert kept(train + val) == [True, True]
+    assert kept(train + val - 1) == [True, False]
+    assert kept(train - 1) == [False, True]
 
 
 @pytest.mark.parametrize("budget", [0, 1 << 30])

@@ -17,7 +17,7 @@ from i2st_model.features import FeatureStore
 from i2st_model.load_method import load_method
 from i2st_model.methods import get_method
 from i2st_model.runs import CHECKPOINT_NAME, LOG_NAME, STATE_NAME
-from i2st_model.training import learner as training_learner
+from i2st_model.training import pool_losses
 from i2st_model.training.cached_clips import flip_tokens
 from i2st_model.training.config import TrainConfig, train_config
 from i2st_model.training.data import flips_for
@@ -369,14 +369,14 @@ def test_a_step_keeps_to_the_schedule_the_decay_and_the_longest_gradient(store):
 
 
 def test_loss_that_is_not_finite_stops_with_step_and_episodes(store, tmp_path, monkeypatch):
-    real = training_learner.episode_loss
+    real = pool_losses.episode_loss
     calls = []
 
     def fails_at_third(logits, labels):
         calls.append(1)
         return real(logits, labels) * (float("nan") if len(calls) == 3 else 1.0)
 
-    monkeypatch.setattr(training_learner, "episode_loss", fails_at_third)
+    monkeypatch.setattr(pool_losses, "episode_loss", fails_at_third)
     message = (
         r"loss is nan in its term episode at step 3 \(episodes 128 to 191 of seed 0\).*"
         r"lower the learning rates.*`i2st replay .*run` shows where"

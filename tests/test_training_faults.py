@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from i2st_model.checkpoints import load_checkpoint, save_checkpoint
 from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, FAULT_NAME
-from i2st_model.training import learner as training_learner
+from i2st_model.training import pool_losses
 from i2st_model.training import step as training_step
 from i2st_model.training.finite import NotFiniteError
 from i2st_model.training.keeper import Keeper
@@ -88,13 +88,13 @@ def test_replay_repeats_the_step_and_names_terms_modules_and_gradients(poisoned)
 
 
 def test_replay_shows_that_a_fault_has_gone(shards, tmp_path, monkeypatch):
-    real, calls = training_learner.episode_loss, []
+    real, calls = pool_losses.episode_loss, []
 
     def fails_once(logits, labels):
         calls.append(1)
         return real(logits, labels) * (float("inf") if len(calls) == 3 else 1.0)
 
-    monkeypatch.setattr(training_learner, "episode_loss", fails_once)
+    monkeypatch.setattr(pool_losses, "episode_loss", fails_once)
     with pytest.raises(I2STError, match="loss is inf in its term episode at step 3"):
         train(SMALL, open_store(shards), tmp_path / "run")
     found = replay(SMALL, open_store(shards), tmp_path / "run")
@@ -106,13 +106,13 @@ def test_replay_shows_that_a_fault_has_gone(shards, tmp_path, monkeypatch):
 
 
 def test_gradients_that_are_not_finite_stop_the_run_and_are_named(shards, tmp_path, monkeypatch):
-    real = training_learner.episode_loss
+    real = pool_losses.episode_loss
 
     def steep(logits, labels):
         # Its value is finite where its slope is not.
         return real(logits, labels) + (logits.mean() * 0).abs().sqrt()
 
-    monkeypatch.setattr(training_learner, "episode_loss", steep)
+    monkeypatch.setattr(pool_losses, "episode_loss", steep)
     with pytest.raises(I2STError, match=r"gradient norm of \S+ and others is nan at step 1 "):
         train(SMALL, open_store(shards), tmp_path / "run")
     found = replay(SMALL, open_store(shards), tmp_path / "run")
@@ -121,14 +121,14 @@ def test_gradients_that_are_not_finite_stop_the_run_and_are_named(shards, tmp_pa
 
 
 def test_replay_reproduces_a_gradient_too_long_for_its_norm(shards, tmp_path, monkeypatch):
-    real = training_learner.episode_loss
+    real = pool_losses.episode_loss
 
     def steep(logits, labels):
         # Finite slopes whose squares are not.
         some = logits.square().sum()
         return real(logits, labels) + (some - some.detach()) * 1e25
 
-    monkeypatch.setattr(training_learner, "episode_loss", steep)
+    monkeypatch.setattr(pool_losses, "episode_loss", steep)
     with pytest.raises(NotFiniteError, match="gradient norm is inf at step 1 "):
         train(SMALL, open_store(shards), tmp_path / "run")
     found = replay(SMALL, open_store(shards), tmp_path / "run")
@@ -159,13 +159,13 @@ def test_a_last_update_that_overflows_is_no_finished_run(shards, tmp_path, monke
 
 
 def test_a_fault_is_forgotten_once_the_run_is_past_it(shards, tmp_path, monkeypatch):
-    real, calls, run = training_learner.episode_loss, [], tmp_path / "run"
+    real, calls, run = pool_losses.episode_loss, [], tmp_path / "run"
 
     def fails_in_fourth(logits, labels):
         calls.append(1)
         return real(logits, labels) * (float("inf") if len(calls) == 4 else 1.0)
 
-    monkeypatch.setattr(training_learner, "episode_loss", fails_in_fourth)
+    monkeypatch.setattr(pool_losses, "episode_loss", fails_in_fourth)
     with pytest.raises(I2STError, match="at step 4 "):
         train(SMALL, open_store(shards), run)
     left = (run / FAULT_NAME).read_bytes()

@@ -13,8 +13,8 @@ from i2st_model.end_to_end.frame_draws import FrameDraws
 from i2st_model.end_to_end.trainable import TrainableEncoder
 from i2st_model.training.data import Batch, ClipSource
 from i2st_model.training.head import Ground, Head
-from i2st_model.training.head_learner import HeadLearner
-from i2st_model.training.learner import Losses, RatedParameters
+from i2st_model.training.learner import Learner
+from i2st_model.training.pool_losses import Losses, RatedParameters
 from i2st_model.training.precision import encoding
 from i2st_model.training.setup import INITIAL, torch_seed
 
@@ -36,7 +36,7 @@ class EndToEnd(nn.Module):
         return tokens.unflatten(0, frames), embedding.unflatten(0, frames)
 
 
-class FrameLearner(HeadLearner):
+class FrameLearner(Learner):
     """Trains an encoder and the head on it, which may have no weights of its own.
 
     The head is built on the initial encoder, and fitted to what that makes of frames. ``compile``

@@ -1,10 +1,11 @@
 """Training by episodes, from shards to a checkpoint.
 
 config       every setting of a run          run            one run, begun or gone on with
-learner      what is trained, an interface   trainer        its steps
+learner      a head on a source of clips      trainer        its steps
 learners     which learner a run has         keeper         what is kept of them
-head         what learns on features         cached_...     on features that do not change
+head         what learns on features         cached_learner on features that do not change
 network_head I2ST                            method_head    any method
+pool_losses  what heads tell a step          cached_clips   those features, mirrored
 run_folder   made, held, named, removed      step_log       a line per step
 reports      what a caller is told           step           losses, mean gradient, update
 setup        what a run is built from        step_pools     which pools a step sees

@@ -11,15 +11,15 @@ from i2st_model.stem_features import ClipFeatures
 from i2st_model.training.cached_clips import CachedClips
 from i2st_model.training.data import Batch, ClipSource
 from i2st_model.training.head import Ground, Head
-from i2st_model.training.head_learner import HeadLearner
-from i2st_model.training.learner import Losses
+from i2st_model.training.learner import Learner
+from i2st_model.training.pool_losses import Losses
 from i2st_model.training.view_draws import ViewDraws
 from pipeline.errors import ConfigError
 
 GIB = 1 << 30
 
 
-class CachedLearner(HeadLearner):
+class CachedLearner(Learner):
     """Trains a head alone.
 
     Args:
@@ -41,6 +41,7 @@ class CachedLearner(HeadLearner):
 
     def open(self, val_rows: NDArray[np.int64]) -> None:
         """Keep what never changes of train and val videos, as far as memory allows."""
+        self._left_bytes = int(self.config.cache_gib * GIB)
         super().open(val_rows)
         self._val_features = self._cached(val_rows) if len(val_rows) else None
 
@@ -60,11 +61,14 @@ class CachedLearner(HeadLearner):
         return self.head.prepare(self.head.of_fixed(rows, self._val_features.clips(rows)))
 
     def _cached(self, rows: NDArray[np.int64], *, with_views: bool = False) -> ClipFeatures:
-        return ClipFeatures(
+        """Features of videos, kept where the rest of the budget suffices."""
+        features = ClipFeatures(
             self.store,
             self.head.fixed(),
             rows,
             with_views=with_views,
-            budget_bytes=int(self.config.cache_gib * GIB),
+            budget_bytes=self._left_bytes,
             device=self.device,
         )
+        self._left_bytes -= features.size_bytes if features.cached else 0
+        return features

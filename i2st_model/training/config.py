@@ -133,8 +133,8 @@ class TrainConfig:
     """Steps between saved states, hence the most that a kill can cost."""
     log_every: int = 1
     cache_gib: float = 2.0
-    """Memory for the stem outputs of the train split; beyond it they are computed each step, with
-    the same result."""
+    """Memory for the stem outputs of the train split, then of the val split; what does not fit is
+    computed each time, with the same result."""
     stem_tokens: int = 50_000
     """Training tokens at most to which the stem is fitted."""
     device: str = "auto"

@@ -21,7 +21,7 @@ from i2st_model.features import FeatureStore
 from i2st_model.stem_features import VideoFeatures
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.data import Batch
-from i2st_model.training.learner import Losses, RatedParameters
+from i2st_model.training.pool_losses import Losses, RatedParameters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,13 +16,12 @@ from i2st_model.training.head import Ground
 from i2st_model.training.learner import Learner
 from i2st_model.training.method_head import MethodHead
 from i2st_model.training.network_head import NetworkHead
-from i2st_model.training.store import VideoStore
 from pipeline.errors import ConfigError
 
 
 def build_learner(
     config: TrainConfig,
-    store: VideoStore,
+    store: FeatureStore,
     *,
     classes: Sequence[ClassVideos],
     device: torch.device,
@@ -42,7 +41,6 @@ def build_learner(
         ConfigError: settings contradict each other or the shards.
         ValueError: the store was opened with another encoder than the config has.
     """
-    assert isinstance(store, FeatureStore)
     _require_encoder(config, store)
     is_network = config.method == NETWORK_METHOD
     if is_network and config.options:

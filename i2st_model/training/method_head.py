@@ -18,7 +18,7 @@ from i2st_model.methods.clips import Clips
 from i2st_model.stem_features import StoredFeatures
 from i2st_model.training.data import Batch
 from i2st_model.training.head import Ground, Head
-from i2st_model.training.learner import Losses, RatedParameters, episode_terms
+from i2st_model.training.pool_losses import Losses, RatedParameters, episode_terms
 from i2st_model.training.precision import compiled, encoding, widened
 
 

@@ -16,8 +16,8 @@ from i2st_model.network import I2STNetwork, build_network
 from i2st_model.stem_features import StemFeatures
 from i2st_model.training.data import Batch
 from i2st_model.training.head import Ground, Head
-from i2st_model.training.learner import Losses, RatedParameters, episode_terms
 from i2st_model.training.mask_sources import masks_wanted
+from i2st_model.training.pool_losses import Losses, RatedParameters, episode_terms
 from i2st_model.training.precision import compiled, encoding, widened
 from i2st_model.training.setup import fit_stem, network_config_for
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from i2st_model.features import FeatureStore
 from i2st_model.runs import FAULT_NAME, read_config
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.finite import NotFiniteError
@@ -20,7 +21,6 @@ from i2st_model.training.setup import INITIAL, NO_ROWS, own_torch, pool_sampler,
 from i2st_model.training.state import Best, load_state, save_state
 from i2st_model.training.step import backward_pools, build_optimizer, gradient_norm
 from i2st_model.training.step_pools import StepPools, step_pools
-from i2st_model.training.store import VideoStore
 from pipeline.devices import resolve_device
 from pipeline.errors import ConfigError
 
@@ -80,7 +80,7 @@ def save_fault(
     )
 
 
-def replay(config: TrainConfig, store: VideoStore, run_folder: Path) -> ReplayReport:
+def replay(config: TrainConfig, store: FeatureStore, run_folder: Path) -> ReplayReport:
     """Take the step that stopped a run once more, up to its gradient, and look at every module.
 
     Args:
@@ -132,7 +132,7 @@ def replay(config: TrainConfig, store: VideoStore, run_folder: Path) -> ReplayRe
     )
 
 
-def _require_same_shards(store: VideoStore, run_folder: Path) -> None:
+def _require_same_shards(store: FeatureStore, run_folder: Path) -> None:
     recorded = read_config(run_folder).get("digest")
     if recorded != store.index.digest:
         raise ConfigError(

@@ -7,13 +7,13 @@ import torch
 
 from data_manifests import __version__
 from i2st_model.checkpoints import load_checkpoint
+from i2st_model.features import FeatureStore
 from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, read_config
 from i2st_model.settings_scope import network_settings
 from i2st_model.training.config import TrainConfig, train_config
 from i2st_model.training.initial import initial_sha256
 from i2st_model.training.reports import TrainReport
 from i2st_model.training.schedules import num_steps
-from i2st_model.training.store import VideoStore
 from i2st_model.whole_files import write_json
 from pipeline.devices import resolve_device
 from pipeline.errors import ConfigError
@@ -24,7 +24,7 @@ NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
 
 def run_status(
     config: TrainConfig,
-    store: VideoStore,
+    store: FeatureStore,
     run_folder: Path,
     *,
     resume: bool,
@@ -125,7 +125,7 @@ def _deciding(train: Any) -> Any:
     return {name: value for name, value in train.items() if name not in elsewhere}
 
 
-def record_run(config: TrainConfig, store: VideoStore, run_folder: Path) -> None:
+def record_run(config: TrainConfig, store: FeatureStore, run_folder: Path) -> None:
     """Write config.json: where the shards are, what is asked, and what else decides the bits."""
     shards = str(store.reader.folder.resolve())
     asked, decided = _asked(config, store), _decides_bits(config)
@@ -133,7 +133,7 @@ def record_run(config: TrainConfig, store: VideoStore, run_folder: Path) -> None
     write_json(run_folder / CONFIG_NAME, values)
 
 
-def decides_run(config: TrainConfig, store: VideoStore) -> dict[str, Any]:
+def decides_run(config: TrainConfig, store: FeatureStore) -> dict[str, Any]:
     """All that decides the bits of a run and has to be the same in each of its processes.
 
     Args:
@@ -156,7 +156,7 @@ def _decides_bits(config: TrainConfig) -> dict[str, Any]:
     return {"threads": torch.get_num_threads(), "device": kind, "torch": str(torch.__version__)}
 
 
-def _asked(config: TrainConfig, store: VideoStore) -> dict[str, Any]:
+def _asked(config: TrainConfig, store: FeatureStore) -> dict[str, Any]:
     return {
         "train": config.to_dict(),
         "network": network_settings(config),

@@ -8,6 +8,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from i2st_model.features import FeatureStore
 from i2st_model.settings_scope import require_read, told
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.keeper import OnProgress
@@ -24,13 +25,12 @@ from i2st_model.training.resume import (
 )
 from i2st_model.training.run_folder import locked
 from i2st_model.training.setup import own_torch
-from i2st_model.training.store import VideoStore
 from i2st_model.training.trainer import Trainer
 
 
 def train(
     config: TrainConfig,
-    store: VideoStore,
+    store: FeatureStore,
     run_folder: Path,
     *,
     resume: bool = False,

@@ -14,7 +14,6 @@ from i2st_model.features import FeatureStore
 from i2st_model.network import I2STNetwork, build_network
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.pools import PoolSampler
-from i2st_model.training.store import VideoStore
 
 INITIAL = WORD - 1
 """Number of the torch seed that initial weights are drawn from; no step reaches it."""
@@ -88,7 +87,7 @@ def fit_stem(
     network.fit_stem(*samples)
 
 
-def pool_sampler(config: TrainConfig, store: VideoStore) -> PoolSampler:
+def pool_sampler(config: TrainConfig, store: FeatureStore) -> PoolSampler:
     """Sampler of a run's pools; it knows which train classes have enough videos.
 
     Args:

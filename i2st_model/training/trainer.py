@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from i2st_model.features import FeatureStore
 from i2st_model.runs import CHECKPOINT_NAME, STATE_NAME
 from i2st_model.training.ahead import made_ahead
 from i2st_model.training.config import TrainConfig
@@ -26,7 +27,6 @@ from i2st_model.training.reports import TrainReport
 from i2st_model.training.setup import INITIAL, NO_ROWS, pool_sampler, torch_seed
 from i2st_model.training.step import StepResult, build_optimizer, take_step
 from i2st_model.training.step_pools import require_shared, step_pools
-from i2st_model.training.store import VideoStore
 from i2st_model.training.validation import Validation, val_sampler
 from pipeline.errors import ConfigError
 
@@ -45,7 +45,7 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainConfig, store: VideoStore, run_folder: Path, ranks: Ranks
+        self, config: TrainConfig, store: FeatureStore, run_folder: Path, ranks: Ranks
     ) -> None:
         self.config, self.store, self.run_folder, self.ranks = config, store, run_folder, ranks
         require_shared(config, ranks.count)
@@ -182,7 +182,7 @@ class Trainer:
             self.keeper.best,
             train_classes=self.train_classes,
             initial=self.initial,
-            selected="last" if self.val is None else "val",
+            val_classes=[] if self.val is None else [one.name for one in self.val.videos],
             description=self.learner.description(),
         )
         self.keeper.finish(info)

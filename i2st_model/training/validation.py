@@ -13,9 +13,9 @@ from i2st_model.drawing.class_videos import ClassVideos
 from i2st_model.episodes import EpisodeSampler
 from i2st_model.evaluating.engine import gathered, predict_batches
 from i2st_model.evaluating.scoring import episodes_at_a_time, prepare_videos
+from i2st_model.features import FeatureStore
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.learner import Learner
-from i2st_model.training.store import VideoStore
 from pipeline.errors import ConfigError
 
 
@@ -59,7 +59,7 @@ class Validation:
 
 
 def val_sampler(
-    config: TrainConfig, store: VideoStore, train_classes: Sequence[str]
+    config: TrainConfig, store: FeatureStore, train_classes: Sequence[str]
 ) -> tuple[EpisodeSampler | None, list[str]]:
     """Find episodes to select on: as many ways as there are classes, groups disjoint if possible.
 
@@ -102,12 +102,12 @@ def val_sampler(
     ]
 
 
-def _val_classes(store: VideoStore) -> list[str]:
+def _val_classes(store: FeatureStore) -> list[str]:
     return store.classes_of("val") if "val" in store.index.classes else []
 
 
 def _sampler(
-    config: TrainConfig, store: VideoStore, videos: Sequence[ClassVideos], disjoint: bool
+    config: TrainConfig, store: FeatureStore, videos: Sequence[ClassVideos], disjoint: bool
 ) -> tuple[EpisodeSampler, list[str]]:
     settings: dict[str, Any] = {
         "shot": config.shot,
