@@ -77,6 +77,8 @@ _SOUND: dict[str, Callable[[Any], bool]] = {
     "method": _is_word,
     "options": _is_object,
     "train_video_hashes": _is_list_of(_is_int64),
+    "train_feature_hashes": _is_list_of(_is_int64),
+    "chosen_on": _is_list_of(lambda value: isinstance(value, str)),
     "version": _is_word,
 }
 _SOUND_IN_TRAIN: dict[str, Callable[[Any], bool]] = {

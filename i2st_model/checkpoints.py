@@ -20,7 +20,7 @@ from pipeline.errors import CheckpointError, ConfigError
 FORMAT = "i2st-checkpoint"
 FORMAT_VERSION = 2
 READABLE_VERSIONS = (1, 2)
-"""Version 1 lacks the fields that have defaults."""
+"""Version 1 lacks the fields that have defaults; the first files of version 2 lack some."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +49,10 @@ class CheckpointInfo:
     """Constructor arguments of a method other than i2st."""
     train_video_hashes: list[int] = field(default_factory=list)
     """Of the ids of the train videos; see `i2st_model.leaks`."""
+    train_feature_hashes: list[int] = field(default_factory=list)
+    """Of what the train videos hold; see `i2st_model.copied_videos`."""
+    chosen_on: list[str] = field(default_factory=list)
+    """Classes whose accuracy chose the weights, or those that they started from."""
     version: str = __version__
     format: str = FORMAT
     format_version: int = FORMAT_VERSION

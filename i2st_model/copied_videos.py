@@ -1,22 +1,39 @@
 """Whether an evaluated video is a copy of one that training saw, under another name and class.
 
-The index of shards keeps a checksum of what each video became, so that equal videos are found
-without reading one. That of a train video with masks or stored views covers these too, so among
-such shards, as between two datasets, a copy is found by the name of its clip alone; see `leaks`.
+The index of shards keeps a checksum of each video's features or frames, and a run's checkpoint
+those of its train videos, so that copies are found without reading one, across datasets too. Shards
+and runs from before these were kept have the checksum of the whole row, which of a train video
+covers masks and stored views too: there, copies are found in one dataset without these alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from i2st_model.checkpoints import Checkpoint, CheckpointInfo
-from i2st_model.leaks import DRAWN
+from i2st_model.leaks import DRAWN, hashed
 from i2st_model.records.episode_sets import EpisodeSet
 from pipeline.errors import ShardError
 from pipeline.shards.index import ShardIndex
+from pipeline.shards.records import VideoRow
+
+
+def feature_hashes(videos: Iterable[VideoRow]) -> list[int]:
+    """Hash what the videos of a training run hold, to be kept in its checkpoint.
+
+    Args:
+        videos: all train videos.
+
+    Returns:
+        64-bit BLAKE2 of each checksum of features, ascending; none of shards that lack them.
+    """
+    sums = {one.features_sha256 for one in videos} - {""}
+    return sorted(hashed(list(sums)).tolist())
 
 
 def copies_of_trained(
     info: CheckpointInfo, index: ShardIndex, video_ids: Sequence[str]
-) -> dict[str, str]:
+) -> dict[str, str | None]:
     """Find evaluated videos whose stored content a training run saw in another class.
 
     Args:
@@ -25,18 +42,30 @@ def copies_of_trained(
         video_ids: to be evaluated.
 
     Returns:
-        Id of each such video -> id of the train video that it equals, in the order of the index;
-        empty where the run was trained on another dataset.
+        Id of each such video -> id of the train video that it equals, None where that is not of
+        these shards, in the order of the index.
     """
-    if info.dataset != index.dataset_name:
-        return {}
     trained, asked = set(info.train_classes), set(video_ids)
-    of_content = {one.sha256: one.video_id for one in index.videos if one.class_name in trained}
+    others = [v for v in index.videos if v.video_id in asked and v.class_name not in trained]
+    known = np.isin(hashed([v.features_sha256 for v in others]), info.train_feature_hashes)
+    of_content = _trained_here(info, index)
     return {
-        one.video_id: of_content[one.sha256]
-        for one in index.videos
-        if one.video_id in asked and one.class_name not in trained and one.sha256 in of_content
+        video.video_id: of_content.get(_content(video))
+        for video, is_known in zip(others, known.tolist(), strict=True)
+        if is_known or _content(video) in of_content
     }
+
+
+def _trained_here(info: CheckpointInfo, index: ShardIndex) -> dict[str, str]:
+    """Content of the train videos that these shards hold -> their ids."""
+    trained = set(info.train_classes) if info.dataset == index.dataset_name else set()
+    return {
+        _content(video): video.video_id for video in index.videos if video.class_name in trained
+    }
+
+
+def _content(video: VideoRow) -> str:
+    return video.features_sha256 or video.sha256
 
 
 def require_no_copies(
@@ -55,10 +84,13 @@ def require_no_copies(
     """
     copies = copies_of_trained(checkpoint.info, index, episodes.video_ids)
     if copies:
-        first = ", ".join(f"{one!r} is {other!r}" for one, other in list(copies.items())[:3])
+        first = ", ".join(
+            f"{one!r} is {other!r}" if other else repr(one)
+            for one, other in list(copies.items())[:3]
+        )
         more = f" and {len(copies) - 3} more" if len(copies) > 3 else ""
         raise ShardError(
-            f"{len(copies)} of {len(episodes.video_ids)} evaluated videos equal, feature by "
-            f"feature, videos that {checkpoint.path.parent} was trained on: {first}{more}; "
+            f"{len(copies)} of {len(episodes.video_ids)} evaluated videos equal, byte for byte, "
+            f"videos that {checkpoint.path.parent} was trained on: {first}{more}; "
             f"few-shot accuracy needs unseen videos; {remedy}"
         )

@@ -71,7 +71,13 @@ def video_hashes(video_ids: Sequence[str]) -> NDArray[np.int64]:
     names = [_clip_name(video_id) for video_id in video_ids]
     telling = len(set(names)) >= TELLING_SHARE * len(names)
     kept = names if telling else [_whole_name(video_id) for video_id in video_ids]
-    return _hashed(kept)
+    return hashed(kept)
+
+
+def hashed(texts: Sequence[str]) -> NDArray[np.int64]:
+    """Hash texts as checkpoints keep them: (n,) int64, 64-bit BLAKE2 of each."""
+    digests = b"".join(blake2b(text.encode(), digest_size=8).digest() for text in texts)
+    return np.frombuffer(digests, dtype="<i8").astype(np.int64)
 
 
 def find_seen(
@@ -93,8 +99,8 @@ def find_seen(
     """
     spelled = {spelling(name) for name in train_classes}
     known = np.asarray(train_videos, dtype=np.int64)
-    by_name = np.isin(_hashed([_clip_name(video_id) for video_id in video_ids]), known)
-    by_place = np.isin(_hashed([_whole_name(video_id) for video_id in video_ids]), known)
+    by_name = np.isin(hashed([_clip_name(video_id) for video_id in video_ids]), known)
+    by_place = np.isin(hashed([_whole_name(video_id) for video_id in video_ids]), known)
     return Seen(
         classes=tuple(name for name in class_names if spelling(name) in spelled),
         videos=tuple(video_ids[place] for place in np.flatnonzero(by_name | by_place).tolist()),
@@ -180,8 +186,3 @@ def _clip_name(video_id: str) -> str:
 
 def _whole_name(video_id: str) -> str:
     return "/".join(spelling(part) for part in video_id.split("/"))
-
-
-def _hashed(names: Sequence[str]) -> NDArray[np.int64]:
-    digests = b"".join(blake2b(name.encode(), digest_size=8).digest() for name in names)
-    return np.frombuffer(digests, dtype="<i8").astype(np.int64)

@@ -48,7 +48,7 @@ def make_shards(
 ):
     """Write a dataset with train, val and test classes, and open it.
 
-    ``copies`` gives videos by id the features of earlier ones; they must have no masks.
+    ``copies`` gives videos by id the features of earlier ones; masks and views stay their own.
     """
     rng, of_views = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     fingerprint = {**fingerprint, "views": list(views)} if views else fingerprint
@@ -81,7 +81,7 @@ def make_shards(
                 shown = tuple(_view(_features(of_views, video, *seen)) for _ in views)
                 row = replace(row, views=shown)
             if copied := (copies or {}).get(video_id):
-                row = replace(made[copied], video=video)
+                row = replace(made[copied], video=video, masks=row.masks, views=row.views)
             made[video_id] = row
             rows.append(row)
         writer.write(shard, rows, [])

@@ -214,7 +214,7 @@ def test_safetensors_of_other_programs_and_versions_are_refused(run, network):
 
 OBJECTS = ("network", "train", "fingerprint", "options", "train.encoder")
 WORDS = ("dataset", "digest", "selected", "method", "version")
-LISTS = ("train_classes", "train_video_hashes")
+LISTS = ("train_classes", "train_video_hashes", "train_feature_hashes", "chosen_on")
 COUNTS = ("step", "val_accuracy", "train.frames", "train.seed")
 
 

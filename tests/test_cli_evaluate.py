@@ -166,7 +166,7 @@ def test_a_run_is_of_its_own_method():
         (["--save", "nowhere/r"], "nowhere is no folder; one was needed for r"),
         (["--save", "shards"], "shards is there already; a new file was needed; name another"),
         (["--episode-file", "e", "--seed", 1], "--seed beside --episode-file, for which it says"),
-        (["--episode-file", "none"], "none is no file; a file written by i2st was needed"),
+        (["--episode-file", "none"], "none is absent; a file written by i2st was needed"),
     ],
 )
 def test_evaluate_refuses_in_one_line(words, message):
@@ -357,13 +357,13 @@ def test_classes_left_with_too_few_videos_are_named(leaky):
 
 def test_copies_of_train_videos_are_refused_by_content_and_dropped_on_demand(tmp_path):
     copies = {"test 0/02": "train 1/03", "test 4/07": "train 0/00", "val 1/00": "train 2/01"}
-    make_shards(tmp_path / "s", name="doubled", masks=False, copies=copies)
-    done(*TRAIN, "--masks", "off", "--shards", tmp_path / "s", "--run", tmp_path / "run")
+    make_shards(tmp_path / "s", name="doubled", copies=copies)
+    done(*TRAIN, "--shards", tmp_path / "s", "--run", tmp_path / "run")
     asked = ["evaluate", "--run", tmp_path / "run", *FEW]
     result = i2st(*asked)
     assert result.exit_code == 4
     assert (
-        "error: 2 of 40 evaluated videos equal, feature by feature, videos that "
+        "error: 2 of 40 evaluated videos equal, byte for byte, videos that "
         f"{tmp_path}/run was "
         "trained on: 'test 0/02' is 'train 1/03', 'test 4/07' is 'train 0/00'; few-shot accuracy "
         "needs unseen videos; choose another split or run, or leave them out with --drop-seen\n"
@@ -378,6 +378,20 @@ def test_copies_of_train_videos_are_refused_by_content_and_dropped_on_demand(tmp
     replayed = i2st("evaluate", "--run", tmp_path / "run", "--episode-file", tmp_path / "e")
     assert replayed.exit_code == 4
     assert "draw episodes without them: --drop-seen in place of the file" in replayed.stderr
+
+
+def test_copies_in_another_dataset_are_refused_and_dropped_on_demand(tmp_path):
+    copies = {"test 0/02": "train 1/03"}
+    make_shards(tmp_path / "twin", name="twin", signal=1.0, copies=copies)  # toy's videos
+    asked = ["evaluate", "--run", "runs/seed0", *FEW, "--shards"]
+    result = i2st(*asked, tmp_path / "twin")
+    assert result.exit_code == 4
+    said = "1 of 40 evaluated videos equal, byte for byte, videos that runs/seed0 was trained on: "
+    assert said + "'test 0/02'; few-shot accuracy needs" in result.stderr
+    dropped = done(*asked, tmp_path / "twin", "--drop-seen")
+    assert "left out, as training saw them: 1 video ('test 0/02')" in dropped.stderr
+    make_shards(tmp_path / "far", name="far", copies=copies, seed=1)
+    done(*asked, tmp_path / "far")
 
 
 def test_clean_runs_are_not_refused():

@@ -1,12 +1,14 @@
 """Training and evaluation share no class and no video, across datasets too."""
 
+import hashlib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from synthetic_shards import make_shards
 
-from i2st_model.copied_videos import copies_of_trained
+from i2st_model.copied_videos import copies_of_trained, feature_hashes
 from i2st_model.drawing.class_videos import group_videos
 from i2st_model.evaluating.config import EvaluateConfig
 from i2st_model.evaluating.method_table import seen_by_any
@@ -21,6 +23,7 @@ from i2st_model.leaks import (
 )
 from pipeline.errors import ConfigError
 from pipeline.manifests import load_manifest
+from pipeline.shards.records import VideoRow
 
 # Of the 568 test videos of SSv2-Small that are train videos of SSv2-Full, and test videos of
 # SSv2-Small that are not.
@@ -131,16 +134,21 @@ def test_two_runs_join_what_they_saw():
     assert not Seen()
 
 
-def trained_on(classes, *, dataset="toy", videos=()):
+def trained_on(classes, *, dataset="toy", videos=(), index=None):
+    """A checkpoint; of a run that kept what the videos of an index hold, where one is given."""
+    seen = [] if index is None else [one for one in index.videos if one.class_name in classes]
     info = SimpleNamespace(
-        dataset=dataset, train_classes=classes, train_video_hashes=video_hashes(videos).tolist()
+        dataset=dataset,
+        train_classes=classes,
+        train_video_hashes=video_hashes(videos).tolist(),
+        train_feature_hashes=feature_hashes(seen),
     )
     return SimpleNamespace(info=info)
 
 
 def test_what_any_method_of_a_table_saw_is_joined(tmp_path):
     copies = {"test 2/03": "train 1/00"}
-    store = FeatureStore(make_shards(tmp_path / "toy", masks=False, copies=copies))
+    store = FeatureStore(make_shards(tmp_path / "toy", copies=copies))
     ready = [
         SimpleNamespace(store=store, checkpoint=checkpoint)
         for checkpoint in (
@@ -154,16 +162,52 @@ def test_what_any_method_of_a_table_saw_is_joined(tmp_path):
     assert found == Seen(classes=("test 1", "test 3"), videos=("test 0/01", "test 2/03"))
 
 
-def test_copies_are_of_trained_classes_of_the_same_dataset(tmp_path):
-    copies = {"val 1/00": "train 1/02", "test 2/03": "train 1/00", "test 2/04": "train 3/00"}
-    index = make_shards(tmp_path / "toy", masks=False, copies=copies).index
-    ids = [f"test 2/{number:02d}" for number in range(8)]
+TWINS = {"val 1/00": "train 1/02", "test 2/03": "train 1/00", "test 2/04": "train 3/00"}
+TEST_2 = [f"test 2/{number:02d}" for number in range(8)]
+
+
+def without_checksums_of_features(index):
+    return replace(index, videos=tuple(v._replace(features_sha256="") for v in index.videos))
+
+
+@pytest.mark.parametrize("masks", [False, True])
+@pytest.mark.parametrize("views", [(), ("flip",)])
+def test_copies_of_trained_classes_are_found_whatever_masks_and_views_they_have(
+    tmp_path, masks, views
+):
+    index = make_shards(tmp_path / "toy", masks=masks, views=views, copies=TWINS).index
 
     def found(*words, **values):
-        return copies_of_trained(trained_on(*words, **values).info, index, ids)
+        return copies_of_trained(trained_on(*words, **values).info, index, TEST_2)
 
     assert found(["train 1", "train 2"]) == {"test 2/03": "train 1/00"}
     assert found(["train 1", "train 2"], dataset="other") == {}
     assert found(["train 1", "test 2"]) == {}  # refused as a class
-    masked = make_shards(tmp_path / "masked", copies={"train 1/03": "train 1/02"}).index
-    assert copies_of_trained(trained_on(["train 1"]).info, masked, ids) == {}
+    assert found(["train 0", "train 2"], index=index) == {}
+
+
+def test_copies_are_found_in_another_dataset_by_what_the_run_kept(tmp_path):
+    trained = make_shards(tmp_path / "toy").index
+    other = make_shards(tmp_path / "other", name="other", copies=TWINS).index
+    info = trained_on(["train 1", "train 2"], index=trained).info
+    assert copies_of_trained(info, other, TEST_2) == {"test 2/03": None}
+    seen_by_another_encoder = make_shards(tmp_path / "far", name="far", copies=TWINS, seed=1)
+    assert copies_of_trained(info, seen_by_another_encoder.index, TEST_2) == {}
+    assert copies_of_trained(info, without_checksums_of_features(other), TEST_2) == {}
+    assert feature_hashes(without_checksums_of_features(trained).videos) == []
+
+
+@pytest.mark.parametrize(("masks", "found"), [(False, {"test 2/03": "train 1/00"}), (True, {})])
+def test_older_shards_are_compared_by_their_whole_rows(tmp_path, masks, found):
+    index = without_checksums_of_features(
+        make_shards(tmp_path / "toy", masks=masks, copies=TWINS).index
+    )
+    info = trained_on(["train 1", "train 2"], index=index).info
+    assert info.train_feature_hashes == []
+    assert copies_of_trained(info, index, TEST_2) == found
+
+
+def test_hashes_of_features_are_frozen():
+    rows = [VideoRow("a", "c", "train", "", 0, 0, 1, 1, 0, "", sums) for sums in ("ab" * 32, "")]
+    expected = hashlib.blake2b(b"ab" * 32, digest_size=8).digest()
+    assert feature_hashes(rows) == [int.from_bytes(expected, "little", signed=True)]
