@@ -67,8 +67,8 @@ The whole story, once the videos are in data/hmdb51/<class>/<clip>:
 
 No videos at hand? `i2st demo` makes some and does all three, without a network connection.
 
-Exit codes: 0 complete, 2 usage, 3 complete but some videos skipped, 4 data refused, 5 disk or
-memory, 130 and 143 stopped by a signal.
+Exit codes: 0 complete, 2 usage or a path that leads nowhere, 3 done but some videos are skipped or
+absent, 4 data refused, 5 disk or memory, 130 and 143 stopped by a signal.
 """
 
 _debug = False
@@ -126,7 +126,7 @@ def _print_version(asked: bool) -> None:
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Take the flags that stand before a command."""

@@ -41,8 +41,9 @@ def read_settings(path: Path) -> list[str]:
         words = [f"{name}={text}" for name, text in _flat(_settings(node, path), path, "")]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         why = " ".join(str(error).split())[:200]
+        state = "is absent" if isinstance(error, FileNotFoundError) else f"cannot be read: {why}"
         raise ConfigError(
-            f"{path} cannot be read: {why}; a YAML file of settings was needed; write it as "
+            f"{path} {state}; a YAML file of settings was needed; write it as "
             "`i2st train --print-config` does"
         ) from None
     if not words:

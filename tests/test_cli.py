@@ -226,9 +226,9 @@ def test_a_skipped_video_gives_3_and_is_tried_again_when_asked(here):
         (["--decode-timeout", "0"], "=0.0 .*above 0; pass e.g. 60"),
         (
             ["--segmenter", "center_prior", "--prompts", "gone.yaml"],
-            "gone.yaml cannot be read .*; pass another path",
+            "gone.yaml is absent; .*; pass another path",
         ),
-        (["--split-file", "gone.yaml"], "gone.yaml cannot be read .*; pass another path"),
+        (["--split-file", "gone.yaml"], "gone.yaml is absent; .*; pass another path"),
         (["--edition", "cmn"], "cmn of no dataset; .*; add --dataset NAME"),
         (["--segmenter", "none:foo"], "'none' has no model, 'foo' .*; pass `--segmenter none`"),
         (["--segmenter", "center_prior:a"], "'center_prior' has no model, 'a' .*; pass `--seg"),
@@ -319,8 +319,8 @@ def test_note_about_missing_classes_names_a_check_that_runs(here):
     result = works("extract", "--dataset", "hmdb51", *PLAIN)
     note = next(line for line in result.stderr.splitlines() if "have no video" in line)
     assert note.startswith("48 of 51 classes have no video in data/hmdb51 (")
-    (hint,) = re.findall("`i2st (.*?)`", note)
-    checked = result_of(*shlex.split(hint))
+    (hint,) = re.findall("`i2st manifest check (.*?)`", note)
+    text, checked = checked_as(3, *shlex.split(hint))
     assert (checked["num_present"], checked["complete"]) == (3, False)
 
 
@@ -345,9 +345,25 @@ def test_info_has_the_promised_keys_and_tells_why_videos_failed(extracted):
     assert "skipped clap/broken: undecodable: " in text
 
 
-def test_info_and_verify_refuse_a_folder_without_shards_with_4(tmp_path):
-    assert "index.json is absent" in fails(4, "info", tmp_path)
-    result = run("verify", tmp_path)
+WITH_A_PATH = (
+    "info, verify, show, replay, train --shards, sweep frames --shards, train --resume --run, "
+    "evaluate --method otam --shards, evaluate --run, episodes make new --shards, episodes show, "
+    "episodes verify, extract --videos, extract --table, manifest check --dataset hmdb51, "
+    "prompts show --table, masks score --videos mine --truth, train --config, compare otam"
+)
+
+
+@pytest.mark.parametrize("words", WITH_A_PATH.split(", "))
+def test_a_path_that_leads_nowhere_gives_2_and_says_that_it_is_absent(here, words):
+    assert re.search(r"\bfar/gone\b.* is absent", fails(2, *f"{words} far/gone".split()))
+
+
+@pytest.mark.parametrize("words", ["info", "train --shards"])
+def test_shards_that_have_lost_their_index_give_4(extracted, tmp_path, words):
+    shutil.copytree(extracted / "shards", tmp_path / "shards")
+    (tmp_path / "shards" / "index.json").unlink()
+    assert "index.json is absent" in fails(4, *words.split(), tmp_path / "shards")
+    result = run("verify", tmp_path / "shards")
     assert result.exit_code == 4
     assert "index.json is absent" in result.stdout
 
@@ -450,14 +466,20 @@ def test_manifest_list_and_show_tell_sizes_and_sources():
     assert "did you mean 'ucf101'?" in fails(2, "manifest", "show", "ucf10")
 
 
+def checked_as(code, *words):
+    """Text and JSON of a check that ends with a code."""
+    text, found = run("manifest", "check", *words), run("manifest", "check", *words, "--json")
+    assert (text.exit_code, found.exit_code) == (code, code), text.output
+    return text.stdout, json.loads(found.stdout)
+
+
 def test_manifest_check_tells_what_is_there_missing_and_extra(here):
     make_clip(here / "data" / "hmdb51" / "sleeping" / "a")
-    checked = result_of("manifest", "check", "data/hmdb51")
+    text, checked = checked_as(3, "data/hmdb51")
     classes = {one["class_name"]: one for one in checked["classes"]}
     assert (classes["golf"]["num_present"], classes["golf"]["num_missing"]) == (1, 104)
     assert (classes["chew"]["num_present"], classes["chew"]["num_missing"]) == (0, 109)
     assert checked["extra_folders"] == ["sleeping"]
-    text = works("manifest", "check", "data/hmdb51").stdout
     assert "train: 1 of 4280 videos, 1 of 31 classes" in text
     assert "extra folder: sleeping" in text
     assert text.endswith("data/hmdb51: incomplete\n")
@@ -467,9 +489,11 @@ def test_manifest_check_asks_which_dataset_a_folder_is(here):
     line = fails(2, "manifest", "check", "mine")
     assert "pass --dataset with one of " in line
     assert "--table FILE" in line
-    works("manifest", "check", "mine", "--dataset", "hmdb51")
-    checked = result_of("manifest", "check", "mine", "--table", table(here, absent=True))
+    checked_as(3, "mine", "--dataset", "hmdb51")
+    text, checked = checked_as(3, "mine", "--table", table(here, absent=True))
+    assert "absent, of the list: 1 videos (clap/gone)" in text
     assert checked["missing_videos"] == ["clap/gone"]
+    assert checked_as(0, "mine", "--table", table(here))[0].endswith("mine: complete\n")
     assert "absent" in fails(2, "manifest", "check", "gone", "--dataset", "hmdb51")
 
 
@@ -650,7 +674,7 @@ def test_show_refuses_flags_of_the_other_kind_and_what_is_no_video(masked, here)
     assert "--limit beside a video" in line
     line = fails(2, "show", masked / "shards", "--segmenter", "center_prior")
     assert "--segmenter beside shards" in line
-    assert "does not exist" in fails(2, "show", "gone.avi", "--segmenter", "center_prior")
+    assert "is absent" in fails(2, "show", "gone.avi", "--segmenter", "center_prior")
     (here / "unfinished").mkdir()
     shutil.copy(masked / "shards" / "shard-00000.h5", here / "unfinished")
     assert "run `i2st extract` to the end" in fails(4, "show", "unfinished")

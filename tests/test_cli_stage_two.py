@@ -77,8 +77,17 @@ def test_train_says_which_shards_and_run_and_every_setting(place, run):
     assert "shards: shards/toy" in trained.stderr
     assert f"run: {run}" in trained.stderr
     settings = " ".join(trained.stderr.split())
-    for word in ("episodes=256", "seed=0", "fast_rate=0.001", "threads=1", "'dim': 16"):
+    for word in ("episodes=256", "seed=0", "fast_rate=0.001", "threads=1", "network.dim=16"):
         assert word in settings
+    assert max(map(len, trained.stderr.splitlines())) <= 80
+
+
+def test_train_shows_no_setting_that_it_does_not_read(run, tmp_path):
+    words = ["--masks", "off", "--select", "last", "--run", tmp_path / "off"]
+    said = set(i2st(*TRAIN, *words).stderr.split())
+    assert {"masks=off", "select=last", "alpha=0.0"} <= said
+    names = {word.partition("=")[0] for word in said}
+    assert not names & {"beta", "dice", "val_every", "val_episodes", "init_from", "options"}
 
 
 def test_evaluate_takes_the_newest_run_and_prints_the_documented_keys(run):
@@ -95,9 +104,12 @@ def test_evaluate_takes_the_newest_run_and_prints_the_documented_keys(run):
     assert "shards/toy: 128 videos of 6/5/5 train/val/test classes" in done.stderr
 
 
-def test_a_refused_training_leaves_no_folder_behind(run):
+def test_a_refused_training_says_only_why_and_leaves_no_folder_behind(run):
     before = sorted(Path("runs").iterdir())
     assert i2st("train", "--preset", "fast").exit_code == 2
+    for words in (["--way", 50], ["--run", run], ["--set", "options.x=1"], ["--device", "cuda:99"]):
+        assert "settings:" not in i2st(*TRAIN, *words).stderr
+        assert refusal(*TRAIN, *words)
     assert sorted(Path("runs").iterdir()) == before
 
 

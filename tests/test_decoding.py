@@ -427,7 +427,7 @@ def test_sound_alone_is_undecodable(tmp_path):
 
 
 def test_an_absent_video_is_missing(tmp_path):
-    assert "nowhere.avi does not exist" in refused(tmp_path / "nowhere.avi", "missing")
+    assert "nowhere.avi is absent" in refused(tmp_path / "nowhere.avi", "missing")
     refused(tmp_path / ("x" * 5000), "missing")
     refused(tmp_path / "a\0b.avi", "missing")
 

@@ -322,8 +322,8 @@ def test_fuzzed_files_are_read_or_refused_and_nothing_else(kept):
 
 
 def test_absent_files_and_folders_are_named(tmp_path):
-    for path in (tmp_path / "absent", tmp_path):
-        with pytest.raises(ConfigError, match="is no file; a file written by i2st was needed"):
+    for path, what in ((tmp_path / "gone", "absent"), (tmp_path, "no file")):
+        with pytest.raises(ConfigError, match=f"is {what}; a file written by i2st was needed"):
             load_episodes(path)
 
 

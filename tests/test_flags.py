@@ -60,7 +60,8 @@ PROMISED = {
         --train-episodes:int=10000 --preset:str=i2st --select:str=val --set:str* --config:Path?
         --split:str=val --way:str=5 --shot:str=1 --queries:int=1 --episodes:int=10000
         --episode-seed:int=0 --seed:int=0 --interval:str=classes --format:str=table --save:Path?
-        --jobs:int=1 --allow-nondeterministic:flag --threads:int=1 --device:str=auto --json:flag
+        --dry-run:flag --jobs:int=1 --allow-nondeterministic:flag --threads:int=1
+        --device:str=auto --json:flag
     """,
     "demo": "--out:Path=demo --smallest:flag --seed:int=0 --json:flag",
     "info": "PATH:Path! --json:flag",

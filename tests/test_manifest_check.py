@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,17 @@ def test_check_videos_names_what_is_missing_and_extra_per_class_and_split(tmp_pa
     assert [s.missing_classes for s in report.splits] == [("jump",), (), ("wave",)]
     assert report.extra_folders == ("walk",)
     assert (report.complete, report.num_present) == (False, 3)
+
+
+def test_a_dataset_is_complete_only_with_every_listed_video_and_every_split_full(tmp_path):
+    by_split = replace(TOY, class_videos={})
+    for path in ("jump/a.avi", "run/a.avi", "sit/a.avi", "wave/a.avi"):
+        make_clip(tmp_path, path)
+    assert not check_videos(by_split, tmp_path).complete  # 2 of 3 train videos
+    make_clip(tmp_path, "run/b.avi")
+    whole = check_videos(by_split, tmp_path)
+    assert whole.complete
+    assert not replace(whole, missing_videos=("run/c",)).complete
 
 
 def test_check_videos_says_when_all_is_there(tmp_path):

@@ -275,7 +275,7 @@ def test_the_files_that_decide_the_masks_are_noted(folder):
 def test_a_folder_without_one_of_its_files_is_refused(folder, tmp_path, name):
     shutil.copytree(folder, tmp_path / "sam3")
     (tmp_path / "sam3" / name).rename(tmp_path / name)
-    with pytest.raises(BackendError, match=rf"{name[-11:]}.* is not there|no .safetensors") as got:
+    with pytest.raises(BackendError, match=rf"{name[-11:]}.* is absent|no .safetensors") as got:
         get_segmenter(f"sam3:{tmp_path / 'sam3'}")
     assert "\n" not in str(got.value)
     assert "--segmenter sam3:FOLDER" in str(got.value)

@@ -91,7 +91,7 @@ def killing(folder, number):
         ({"scheduler": "tls://h:1", "tls_ca": "a", "tls_cert": "b"}, "2 of 3 TLS files"),
         (
             {"scheduler": "tls://h:1", "tls_ca": "a", "tls_cert": "b", "tls_key": "c"},
-            "'a' is not there",
+            "'a' is absent",
         ),
         ({"tls_ca": "ca.pem"}, "ca.pem: TLS files without a scheduler"),
         (

@@ -709,8 +709,15 @@ def test_table_may_lack_last_columns_that_have_a_default_alone(columns, row, rea
 
 
 def test_index_absent_says_what_to_do(tmp_path):
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(ShardError, match="index.json is absent; a finished extraction"):
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "shard-00000.h5").touch()
+    folders = {
+        tmp_path: ConfigError,
+        tmp_path / "no": ConfigError,
+        tmp_path / "unfinished": ShardError,
+    }
+    for folder, error in folders.items():
+        with pytest.raises(error, match="index.json is absent; a finished extraction"):
             ShardIndex.load(folder)
 
 

@@ -175,6 +175,10 @@ def test_sweep_trains_once_and_evaluates_every_variant_on_the_same_episodes(tmp_
     assert len(set(runs)) == 4
     trained = {run: (run / "checkpoint.safetensors").stat().st_mtime_ns for run in runs}
     (runs[3] / "checkpoint.safetensors").unlink()  # as if it had been cut short
+    planned = json.loads(done(*asked, "--dry-run").stdout)
+    assert [Path(one["run"]) for one in planned["runs"]] == runs
+    assert [one["trained"] for one in planned["runs"]] == [True, True, True, False]
+    assert (planned["to_train"], planned["steps"]) == (1, 1)
     again = done(*asked)
     assert json.loads(again.stdout) == found
     assert "trained already: 3 of 4 runs" in again.stderr
@@ -194,6 +198,18 @@ def test_sweep_trains_once_and_evaluates_every_variant_on_the_same_episodes(tmp_
     assert json.loads(evaluated.stdout)["accuracy"] == pytest.approx(
         100 * results[0].correct.mean()
     )
+
+
+def test_a_dry_run_says_what_would_be_trained_and_trains_nothing():
+    before = set(Path("runs").glob("sweep-toy/*"))
+    words = ["--over", "alpha=0.25,0.75", *SMALL, "--seeds", 2, "--dry-run"]
+    shown = done("sweep", *words, "--train-episodes", 200).stdout.splitlines()
+    assert shown[0].split() == ["settings", "seed", "steps", "trained", "run"]
+    # 200 episodes are three steps of 64 and one of 8.
+    for line, start in zip(shown[2:6], ("0.25  0", "0.25  1", "0.75  0", "0.75  1"), strict=True):
+        assert re.fullmatch(rf"alpha={start} +4 +no +runs/sweep-toy/\w+-seed[01]", line)
+    assert shown[6:] == ["4 of 4 runs would be trained, 16 steps in all."]
+    assert set(Path("runs").glob("sweep-toy/*")) == before
 
 
 def test_sweep_prints_differences_to_the_first_row_on_val():

@@ -27,7 +27,7 @@ def open_methods(
         shards: folder of shards; by default those of the first run, or the newest.
         frames: of a clip; by default the run's.
         device: auto, cpu or cuda.
-        on_settings: called with what was chosen, before the shards are opened.
+        on_settings: called with what was chosen, once the shards are open.
 
     Returns:
         ReadyMethods, in the order asked for; they share a store unless they trained encoders.
@@ -42,15 +42,17 @@ def open_methods(
     from i2st_model.evaluating.method_table import ReadyMethod
     from i2st_model.evaluating.run_choice import choose_method_runs
     from i2st_model.load_method import load_method
+    from pipeline.devices import resolve_device
 
+    resolve_device(device)  # refused before anything is said
     chosen = choose_method_runs(names, runs, root=RUNS, shards=shards)
     of_runs = [one.run for one in chosen if one.run is not None]
     for run in of_runs:
         note(f"run: {run}")
     folder, own_frames = _shards_and_frames(of_runs, shards, frames)
     methods = ",".join(dict.fromkeys(one.method for one in chosen))
-    on_settings({"method": methods, "frames": own_frames})
     stores = _Stores(folder, own_frames, device, of_runs[0] if of_runs else None)
+    on_settings({"method": methods, "frames": own_frames})
     if stores.encoder_run and any(one.run is None for one in chosen):
         note(f"methods without a run see the frames by the encoder of {stores.encoder_run}")
     ready = []

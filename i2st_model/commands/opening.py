@@ -1,10 +1,10 @@
-"""What commands of stage two begin with: threads, and the features of shards."""
+"""What commands of stage two begin with: threads, settings, and the features of shards."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands.console import note
+from pipeline.commands.console import note, show_settings
 
 
 def use_threads(count: int) -> None:
@@ -20,6 +20,25 @@ def used_threads() -> int:
     import torch
 
     return torch.get_num_threads()
+
+
+def show_training_settings(config: Any, **beside: Any) -> None:
+    """Print the settings of a training that it reads.
+
+    Args:
+        config: a TrainConfig.
+        **beside: what else is to be shown.
+    """
+    from i2st_model.evaluating.method_runs import NETWORK_METHOD
+    from i2st_model.settings_scope import OF_NETWORK
+
+    unread = {"network", *OF_NETWORK} if config.method != NETWORK_METHOD else set()
+    if config.select == "last":
+        unread |= {"val_every", "val_episodes", "val_classes"}
+    if config.masks == "off":
+        unread |= {"beta", "dice"}
+    told = {name: value for name, value in config.to_dict().items() if name not in unread}
+    show_settings({**told, **beside})
 
 
 def open_features(

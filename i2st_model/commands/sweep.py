@@ -1,7 +1,8 @@
 """`i2st sweep`: trains and evaluates variants of settings on the same episodes, into one table."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -69,6 +70,9 @@ def sweep(
     save: Annotated[
         Path | None, typer.Option(help="Write episodes and predictions of every run.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")
+    ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time.")] = 1,
     allow_nondeterministic: AllowNondeterministic = False,
     threads: Threads = 1,
@@ -100,6 +104,9 @@ def sweep(
     typed_ways = numbers("--way", way) if "way" in typed else None
     sweeping = SweepSteps(start, ablation, shards, seeds)
     cells = sweeping.draw(asked, typed_ways, numbers("--shot", shot))
+    if dry_run:
+        _show_plan(sweeping.plan(), form, as_json)
+        return
     sweeping.train(jobs, threads, allow_nondeterministic)
     found = sweeping.evaluate(cells, asked)
     if save is not None:
@@ -113,6 +120,32 @@ def sweep(
         show_json({"variants": sweeping.to_json(cells, compared), "notes": notes})
         return
     table = sweep_table(sweeping.variants, cells, compared, over=interval, notes=notes)
+    typer.echo(render(table, form))
+
+
+def _show_plan(runs: Sequence[Mapping[str, Any]], form: str, as_json: bool) -> None:
+    """Print what a sweep would train, and what is there already."""
+    from i2st_model.reporting.tables import ResultTable, Row, render
+
+    steps = [run["steps"] for run in runs if not run["trained"]]
+    if as_json:
+        show_json({"runs": runs, "to_train": len(steps), "steps": sum(steps)})
+        return
+    rows = tuple(
+        Row(
+            name=run["settings"],
+            cells=(
+                str(run["seed"]),
+                str(run["steps"]),
+                "yes" if run["trained"] else "no",
+                run["run"],
+            ),
+        )
+        for run in runs
+    )
+    told = f"{len(steps)} of {len(runs)} runs would be trained, {sum(steps)} steps in all."
+    columns = ("seed", "steps", "trained", "run")
+    table = ResultTable(columns=columns, rows=rows, notes=(told,), head="settings")
     typer.echo(render(table, form))
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from i2st_model.commands.method_opening import RUNS, SHARDS
-from i2st_model.commands.opening import open_features
-from pipeline.commands.console import note, show_settings
+from i2st_model.commands.opening import open_features, show_training_settings
+from pipeline.commands.console import note
 from pipeline.commands.progress import progress
 
 
@@ -29,7 +29,7 @@ class SweepSteps:
             dataset=self.store.index.dataset_name,
             digest=self.store.index.digest,
         )
-        show_settings({**start.to_dict(), "seeds": seeds})
+        show_training_settings(start, seeds=seeds)
 
     @property
     def runs(self) -> list[Any]:
@@ -52,15 +52,36 @@ class SweepSteps:
         require_apart(self.variants, cells, self.store)
         return cells
 
-    def train(self, jobs: int, threads: int, allow_nondeterministic: bool) -> None:
-        """Train what is absent, and say which that was."""
+    def absent(self) -> list[Any]:
+        """Return the runs that are not trained yet; the others must be what their folders say."""
         from i2st_model.sweeping.planned_runs import require_planned
-        from i2st_model.sweeping.sweep_runs import train_runs
 
-        absent = [run for run in self.runs if not run.finished]
         for run in self.runs:
             if run.finished:
                 require_planned(run)
+        return [run for run in self.runs if not run.finished]
+
+    def plan(self) -> list[dict[str, Any]]:
+        """Say of every run what it is, whether it is there already, and how long it is."""
+        from i2st_model.training.schedules import num_steps
+
+        absent = self.absent()
+        return [
+            {
+                "settings": run.variant,
+                "seed": run.config.seed,
+                "steps": num_steps(run.config.episodes, run.config.episodes_per_step),
+                "trained": run not in absent,
+                "run": str(run.folder),
+            }
+            for run in self.runs
+        ]
+
+    def train(self, jobs: int, threads: int, allow_nondeterministic: bool) -> None:
+        """Train what is absent, and say which that was."""
+        from i2st_model.sweeping.sweep_runs import train_runs
+
+        absent = self.absent()
         if len(absent) < len(self.runs):
             note(f"trained already: {len(self.runs) - len(absent)} of {len(self.runs)} runs")
         with progress("trainings") as show:

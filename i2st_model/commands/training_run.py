@@ -3,15 +3,14 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from i2st_model.commands.opening import open_features, used_threads
-from pipeline.commands.console import note, show_settings
+from i2st_model.commands.opening import open_features, show_training_settings, used_threads
+from pipeline.commands.console import note
 from pipeline.commands.progress import progress
 from pipeline.errors import I2STError
 
@@ -70,11 +69,15 @@ def train_in_folder(
         device = ranks.own_device(config.device)
         store = open_features(folder, config.frames, encoder=config.encoder, device=device)
     folder = Path(ranks.from_first(lambda: str(run or _new_run(config, store))))
-    note(f"run: {folder}")
-    show_settings({**asdict(config), "threads": used_threads()})
+    shown = False
     with progress("steps") as show:
 
         def tell(p: Any) -> None:
+            nonlocal shown
+            if not shown:  # not before: a run that is refused is told why, in one line
+                note(f"run: {folder}")
+                show_training_settings(config, threads=used_threads())
+                shown = True
             for sentence in p.notes:
                 note(sentence)
             show(p.step, p.num_steps, _train_line(p))

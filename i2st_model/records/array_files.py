@@ -113,7 +113,8 @@ def load_arrays(path: Path) -> tuple[dict[str, Any], Arrays, str]:
         RecordError: it is too large, of another kind, or changed since it was written.
     """
     if not path.is_file():
-        raise ConfigError(f"{path} is no file; a file written by i2st was needed; name another")
+        what = "no file" if path.exists() else "absent"
+        raise ConfigError(f"{path} is {what}; a file written by i2st was needed; name another")
     size = path.stat().st_size
     if size > MAX_BYTES:
         refuse(path, f"it has {size} bytes, at most {MAX_BYTES} are read")

@@ -1,8 +1,9 @@
 """What commands print, results on stdout and the rest on stderr, and the exit codes they give."""
 
 import json
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -24,11 +25,51 @@ def printable(text: str) -> str:
 
 
 def show_settings(settings: Mapping[str, Any]) -> None:
-    """Print every setting of a run, defaults included."""
+    """Print every setting of a run, defaults included, in lines that fit the terminal."""
     import textwrap
 
-    words = [f"{name}={value}" for name, value in settings.items() if value is not None]
-    note(textwrap.fill("settings: " + " ".join(words), 100, subsequent_indent="  "))
+    # A value with a space in it stays on one line.
+    words = [word.replace(" ", "\xa0") for word in _setting_words(settings)]
+    lines = textwrap.fill(
+        "settings: " + " ".join(words),
+        terminal_width(),
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    note(lines.replace("\xa0", " "))
+
+
+def _setting_words(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Settings as words name=value; what is None or empty says nothing."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _setting_words({f"{name}.{key}": one for key, one in value.items()})
+        elif isinstance(value, list | tuple):
+            yield from [f"{name}={','.join(map(str, value))}"] if value else []
+        elif value is not None:
+            yield f"{name}={value}"
+
+
+def terminal_width() -> int:
+    """Columns to write in: those of the terminal, 80 where there is none, never over 100."""
+    return min(100, shutil.get_terminal_size().columns)
+
+
+def byte_words(size_bytes: int) -> str:
+    """Write a size with a unit that a reader can grasp."""
+    for unit, length in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size_bytes >= length:
+            return f"{size_bytes / length:.1f} {unit}"
+    return f"{size_bytes} bytes"
+
+
+def duration_words(seconds: float) -> str:
+    """Write a time with a unit that a reader can grasp."""
+    for unit, length in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def show_json(value: Any) -> None:
@@ -37,13 +78,25 @@ def show_json(value: Any) -> None:
 
 
 def show_result(values: Mapping[str, Any], as_json: bool) -> None:
-    """Print a flat result: one JSON object, or a line per value."""
+    """Print a flat result: one JSON object, or a line per value, sizes and times in words, too."""
     if as_json:
         show_json(values)
         return
     width = max(map(len, values)) + 2
     for name, value in values.items():
-        typer.echo(f"{name:{width}}{'-' if value is None else printable(str(value))}")
+        typer.echo(f"{name:{width}}{_value_words(name, value)}")
+
+
+def _value_words(name: str, value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "no"}[value]
+    if name in ("bytes", "size_bytes"):
+        return f"{value} ({byte_words(value)})"
+    if name == "hours":
+        return f"{value} ({duration_words(value * 3600)})"
+    if name == "seconds" and value >= 60:
+        return f"{value} ({duration_words(value)})"
+    return printable(str(value))
 
 
 def show_table(rows: Sequence[Sequence[Any]], titles: Sequence[str]) -> None:

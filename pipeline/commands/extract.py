@@ -89,6 +89,7 @@ def extract(
     if not use_slurm:
         _refuse_flags_of_jobs(ctx)
     drawn = dataset is None and table is None and split_file is None
+    unread: set[str] = set()
     for is_so, what, idle in (
         (store == "frames", "--store frames", "encoder weights grid geometry"),
         (store == "features", "--store features", "frame_side"),
@@ -100,6 +101,7 @@ def extract(
     ):
         if is_so:
             refuse_typed(ctx, idle, what)
+            unread.update(idle.split())
     source = open_dataset(
         dataset=dataset,
         edition=edition,
@@ -159,10 +161,10 @@ def extract(
         "edition": source.manifest.edition or None,
         "prompts": prompts,
         "split_file": split_file,
-        "split_seed": split_seed if drawn else None,
+        "split_seed": split_seed,
     }
-    used = {field: value for field, value in asdict(config).items() if value not in ({}, ())}
-    show_settings({**used, **beside})
+    told = {**asdict(config), **beside}
+    show_settings({name: value for name, value in told.items() if name not in unread})
     note_missing(source)
     ids = [video.video_id for video in source.videos]
     user_prompts = load_prompt_tables(source.manifest, source.root, user=prompts, video_ids=ids)

@@ -8,6 +8,7 @@ import typer
 from pipeline.commands.console import (
     EXIT_SIGNAL,
     EXIT_SOME_SKIPPED,
+    duration_words,
     failure_line,
     note,
     show_result,
@@ -62,23 +63,16 @@ def _note_faults(report: Any) -> None:
 
 
 def _words_of(state: Any) -> str:
-    """Speed of an extraction and that of each stage alone, in videos per second; time left."""
+    """Speed of an extraction, the time left, and how fast each stage would be alone."""
     if not state.num_new:
         return ""
-    left = _duration(state.seconds_left)
+    left = duration_words(state.seconds_left)
     stages = ", ".join(
-        f"{stage} {rate:.3g}" + (" (busiest)" if stage == state.busiest_stage else "")
+        f"{stage} {rate:.3g}/s" + (" (busiest)" if stage == state.busiest_stage else "")
         for stage, rate in state.stage_rates.items()
     )
-    speed = f"{state.videos_per_second:.3g}/s"
-    return f"{speed}, {left} left, {state.num_failed} failed; alone: {stages}"
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("h", 3600.0), ("min", 60.0)):
-        if seconds >= length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"
+    speed = f"{state.videos_per_second:.3g} videos/s"
+    return f"{speed}, {left} left, {state.num_failed} failed; each stage alone: {stages}"
 
 
 def show_estimate(config: Any, source: Any, user_prompts: Any, as_json: bool) -> None:

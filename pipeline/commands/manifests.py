@@ -1,11 +1,17 @@
 """`i2st manifest`: what a dataset holds, and what is on disk."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from pipeline.commands.console import printable, show_json, show_result, show_table
+from pipeline.commands.console import (
+    EXIT_SOME_SKIPPED,
+    printable,
+    show_json,
+    show_result,
+    show_table,
+)
 from pipeline.commands.options import DataRoot, DatasetName, Edition, Json, TableFile
 from pipeline.errors import ConfigError
 
@@ -65,27 +71,33 @@ def manifest_check(
     edition: Edition = None,
     as_json: Json = False,
 ) -> None:
-    """What is there, missing and extra, per split and class, before any hour is spent."""
+    """What is there, absent and extra, per split and class; exits with 0 or 3."""
     from pipeline.datasets import check_dataset
 
     report = check_dataset(folder, dataset=dataset, table=table, edition=edition)
     if as_json:
         show_json(report.to_dict())
-        return
+    else:
+        _show_check(report)
+    if not report.complete:
+        raise typer.Exit(EXIT_SOME_SKIPPED)
+
+
+def _show_check(report: Any) -> None:
     rows = [(c.split, c.class_name, c.num_present, c.num_expected) for c in report.classes]
     show_table(rows, ("split", "class", "present", "expected"))
     for split in report.splits:
-        missing = len(split.missing_classes)
+        absent = len(split.missing_classes)
         typer.echo(
             f"{split.split}: {split.num_present} of {split.num_expected or '?'} videos, "
-            f"{split.num_classes - missing} of {split.num_classes} classes"
+            f"{split.num_classes - absent} of {split.num_classes} classes"
         )
-    if missing_ids := report.missing_videos:
-        some = printable(", ".join(missing_ids[:4])) + (", ..." if len(missing_ids) > 4 else "")
-        typer.echo(f"missing of the list: {len(missing_ids)} videos ({some})")
+    if absent_ids := report.missing_videos:
+        some = printable(", ".join(absent_ids[:4])) + (", ..." if len(absent_ids) > 4 else "")
+        typer.echo(f"absent, of the list: {len(absent_ids)} videos ({some})")
     for extra in report.extra_folders:
         typer.echo(f"extra folder: {printable(extra)}")
-    typer.echo(f"{report.root}: {'complete' if report.complete else 'incomplete'}")
+    typer.echo(f"{printable(report.root)}: {'complete' if report.complete else 'incomplete'}")
 
 
 def manifest_import(

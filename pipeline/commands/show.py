@@ -80,8 +80,8 @@ def show(
 
     if not path.exists():
         raise ConfigError(
-            f"{printable(str(path))} does not exist; a video, a folder of its frames or a folder "
-            "of shards was needed; correct the path"
+            f"{printable(str(path))} is absent; a video, a folder of its frames or a folder of "
+            "shards was needed; correct the path"
         )
     of_videos = "class_name prompt actor prompt_mode segmenter mask_files sam clip frames device"
     of_shards = "video limit view videos table data_root prompts"

@@ -112,7 +112,7 @@ def read_with(
     from pipeline.decoding.image_folder import read_image_folder
 
     if not os.path.exists(path):  # unlike Path.exists, also for names that no system allows
-        raise VideoError("missing", f"{path} does not exist; check the videos' folder")
+        raise VideoError("missing", f"{path} is absent; check the videos' folder")
     try:
         if path.is_dir():
             clip = read_image_folder(path, choose, max_pixels=max_pixels)

@@ -120,7 +120,7 @@ def refuse_foreign_file(path: Path) -> None:
         # Not opened before this is known: opening a named pipe would wait for a writer.
         is_plain = stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
-        raise VideoError("missing", f"{path} is not there ({error.strerror})") from error
+        raise VideoError("missing", f"{path} is absent ({error.strerror})") from error
     if not is_plain:
         raise VideoError("undecodable", f"{path} is not a plain file; a video file was needed")
     try:

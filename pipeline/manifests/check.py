@@ -66,9 +66,14 @@ class CheckReport:
 
     @property
     def complete(self) -> bool:
-        """Whether every class and every expected video is there."""
-        missing_class = any(split.missing_classes for split in self.splits)
-        return not missing_class and not any(check.num_missing for check in self.classes)
+        """Whether every class and every expected or listed video is there."""
+        lacking = (
+            *(split.missing_classes for split in self.splits),
+            *(check.num_missing for check in self.classes),
+            *(split.num_present < (split.num_expected or 0) for split in self.splits),
+            self.missing_videos,
+        )
+        return not any(lacking)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for ``--json``."""

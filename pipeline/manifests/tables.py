@@ -35,8 +35,9 @@ def manifest_from_table(table: Path, *, root: Path | None = None) -> tuple[Manif
         ManifestError: a column or value is missing, a path leaves the root, a class is in two
             splits, or a video occurs twice.
     """
-    real_root = resolve_root(root or table.parent, needed="the videos that the table names")
-    rows = _json_rows(table) if table.suffix.lower() in {".jsonl", ".json"} else _csv_rows(table)
+    read = _json_rows if table.suffix.lower() in {".jsonl", ".json"} else _csv_rows
+    rows = list(read(table))  # an absent table is named before an absent folder of its videos
+    real_root = resolve_root(root or table.parent, needed="what the table names")
     videos: dict[str, Video] = {}
     splits: dict[str, str] = {}
     paths: set[str] = set()

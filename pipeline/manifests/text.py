@@ -35,6 +35,8 @@ def read_text(path: Path, *, max_bytes: int) -> str:
                 f"{path} has {status.st_size} bytes; at most {max_bytes} are read; shorten it"
             )
         return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ManifestError(f"{path} is absent; a file was needed; pass another path") from None
     except OSError as fault:
         reason = fault.strerror or type(fault).__name__
         raise ManifestError(f"{path} cannot be read ({reason}); pass another path") from fault

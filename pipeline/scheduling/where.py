@@ -109,7 +109,7 @@ class Where:
         for path in self.tls_files:
             if not path.is_file():
                 raise ConfigError(
-                    f"TLS file {str(path)!r} is not there; a PEM file was needed; check the path"
+                    f"TLS file {str(path)!r} is absent; a PEM file was needed; check the path"
                 )
 
 

@@ -67,8 +67,9 @@ def open_truth(folder: Path) -> Precomputed:
     try:
         return Precomputed(folder)
     except BackendError as error:
+        state = "holds no mask file" if folder.exists() else "is absent"
         raise ConfigError(
-            f"--truth {folder} holds no mask file; needed: {_FORMS}; name their folder"
+            f"--truth {folder} {state}; needed: {_FORMS}; name their folder"
         ) from error
 
 

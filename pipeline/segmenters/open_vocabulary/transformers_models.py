@@ -51,7 +51,7 @@ def load_model(class_name: str, source: str, *, device: str, backend: str) -> Lo
     files = sorted(folder.glob("*.safetensors"))
     for file in (folder / "config.json", folder / "tokenizer.json"):
         if not file.is_file():
-            raise _refused(backend, source, f"{file.name} is not there")
+            raise _refused(backend, source, f"{file.name} is absent")
     if not files:
         raise _refused(backend, source, "no .safetensors is there")
     note_file(folder)

@@ -1,0 +1,68 @@
+"""What commands print: settings, sizes and times, as a reader sees them."""
+
+import pytest
+
+from pipeline.commands.console import byte_words, duration_words, show_result, show_settings
+
+SETTINGS = {
+    "method": "hyrsm",
+    "options": {"heads": 4},
+    "network": {},
+    "classes": ("front shoot", "run"),
+    "frames": None,
+    "views": (),
+    "masks": "true",
+    "encoder": "open_clip:ViT-B-16-quickgelu/openai",
+}
+
+
+@pytest.mark.parametrize("width", [24, 60, 80, 200])
+def test_settings_fit_the_terminal_and_no_word_is_broken(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    show_settings(SETTINGS)
+    lines = capsys.readouterr().err.splitlines()
+    words = [
+        "settings: method=hyrsm",
+        "options.heads=4",
+        "classes=front shoot,run",
+        "masks=true",
+        "encoder=open_clip:ViT-B-16-quickgelu/openai",
+    ]
+    assert " ".join(line.strip() for line in lines) == " ".join(words)
+    for line in lines:
+        assert len(line) <= min(width, 100) or line.strip() in words
+        assert line.count("front") == line.count("shoot,run")
+    assert (len(lines) == 1) == (len(" ".join(words)) <= min(width, 100))
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1024, "1.0 KiB"),
+        (640_966_656, "611.3 MiB"),
+        (3 << 29, "1.5 GiB"),
+    ],
+)
+def test_sizes_have_a_unit(size, words):
+    assert byte_words(size) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (59.4, "59 s"), (90, "1.5 min"), (5400, "1.5 h")]
+)
+def test_times_have_a_unit(seconds, words):
+    assert duration_words(seconds) == words
+
+
+def test_results_are_lines_with_sizes_and_times_in_words(capsys):
+    values = {"hours": 0.05, "size_bytes": 2048, "seconds": 90.5, "masks": True, "views": None}
+    show_result(values, as_json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "hours       0.05 (3.0 min)",
+        "size_bytes  2048 (2.0 KiB)",
+        "seconds     90.5 (1.5 min)",
+        "masks       yes",
+        "views       -",
+    ]
