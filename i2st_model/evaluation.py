@@ -145,17 +145,15 @@ def prepare(
     wide = config.precision == "float64"
     used = copy.deepcopy(method).double() if wide else method
     number_type = torch.float64 if wide else torch.float32
-    embedding = store.frame_embedding
-    read = store.tokens if used.needs == "tokens" else embedding
     classes = torch.from_numpy(store.reader.class_index)
 
     def make(some: NDArray[np.int64]) -> dict[str, Tensor]:
         videos = torch.from_numpy(some)
-        beside = embedding(some).to(device, number_type) if used.needs_embedding else None
+        features, beside = store.test_clips(some, used.needs, with_embedding=used.needs_embedding)
         return used.prepare(
             Clips(
-                features=read(some).to(device, number_type),
-                embedding=beside,
+                features=features.to(device, number_type),
+                embedding=None if beside is None else beside.to(device, number_type),
                 classes=classes[videos].to(device) if used.uses_class_names else None,
                 videos=videos.to(device),
             )

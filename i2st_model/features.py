@@ -90,6 +90,22 @@ class FeatureStore(StoredVideos):
         chosen = self.features_at("frame_embedding", rows, self.test_positions)
         return torch.from_numpy(chosen).float()
 
+    def test_clips(
+        self, rows: NDArray[np.int64], name: Features, *, with_embedding: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """What a method reads of clips at test time.
+
+        Args:
+            rows: (B,) rows of videos.
+            name: the feature.
+            with_embedding: whether frame embeddings are read beside it.
+
+        Returns:
+            (B, T, L, C) or (B, T, E) float32; and (B, T, E) float32, or None.
+        """
+        features = self.tokens(rows) if name == "tokens" else self.frame_embedding(rows)
+        return features, self.frame_embedding(rows) if with_embedding else None
+
     def mask_targets(
         self,
         rows: NDArray[np.int64],
@@ -126,25 +142,12 @@ class FeatureStore(StoredVideos):
         return torch.from_numpy(coverage), torch.from_numpy(supervises(coverage, found))
 
     def mean_embedding(self, rows: NDArray[np.int64]) -> Tensor:
-        """Mean over videos and stored frames of the encoder's embedding: (E,) float32."""
+        """Mean of the encoder's embedding over videos and stored frames: (E,) float32."""
         total = np.zeros(self.index.embedding_dim, dtype=np.float64)
         for start in range(0, len(rows), VIDEOS_AT_A_TIME):
             part = self.reader.frame_embedding(rows[start : start + VIDEOS_AT_A_TIME])
             total += part.sum(axis=(0, 1), dtype=np.float64)
         return torch.from_numpy(total / max(1, len(rows) * self.num_stored)).float()
-
-    def train_mean(self, rows: NDArray[np.int64], *, seed: int, max_frames: int) -> Tensor:
-        """Mean frame embedding of train videos; the bound is for stores that encode frames.
-
-        Args:
-            rows: (B,) rows of the videos.
-            seed: of the draw, where not all frames are taken.
-            max_frames: most that are taken where each has to be encoded.
-
-        Returns:
-            (E,) float32.
-        """
-        return self.mean_embedding(rows)
 
     def token_sample(self, rows: NDArray[np.int64], *, seed: int, max_tokens: int) -> Tensor:
         """Tokens of whole frames, drawn over as many of the videos as the bound allows.
@@ -161,16 +164,7 @@ class FeatureStore(StoredVideos):
         return self._sample("tokens", rows, seed, most).flatten(0, 1)
 
     def embedding_sample(self, rows: NDArray[np.int64], *, seed: int, max_frames: int) -> Tensor:
-        """Frame embeddings, drawn over as many of the videos as the bound allows.
-
-        Args:
-            rows: (B,) rows of the videos to draw from.
-            seed: 0 .. 2**64 - 1.
-            max_frames: bound on their number.
-
-        Returns:
-            (n, E) float32, n at most ``max_frames``.
-        """
+        """Frame embeddings, drawn as `token_sample` does: (n, E) float32, n at most the bound."""
         return self._sample("frame_embedding", rows, seed, max_frames)
 
     def stem_samples(

@@ -45,10 +45,12 @@ def mean_descriptor(
     Returns:
         (D,) float32 on the CPU; summed in float64, so that no order of videos matters.
     """
+    reads_embedding = network.stem.reads_embedding
     total = torch.zeros(network.config.dim, dtype=torch.float64)
     for first in range(0, len(rows), AT_A_TIME):
         some = rows[first : first + AT_A_TIME]
-        embedding = store.frame_embedding(some).to(device) if network.stem.reads_embedding else None
-        local = network.describe(store.tokens(some).to(device), embedding)["local"]
+        tokens, embedding = store.test_clips(some, "tokens", with_embedding=reads_embedding)
+        beside = None if embedding is None else embedding.to(device)
+        local = network.describe(tokens.to(device), beside)["local"]
         total += local.double().sum(dim=(0, 1)).cpu()
     return (total / (len(rows) * store.num_frames)).float()

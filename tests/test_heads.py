@@ -10,9 +10,12 @@ from synthetic_shards import make_shards
 from test_training import NETWORK, SMALL
 from torch import nn
 
+from i2st_model.evaluation import EvaluateConfig, prepare
 from i2st_model.features import FeatureStore
+from i2st_model.methods import get_method
 from i2st_model.methods.base import FewShotMethod
 from i2st_model.stem_features import ClipFeatures, StemFeatures, StoredFeatures
+from i2st_model.train_descriptors import mean_descriptor
 from i2st_model.training.learners import build_learner
 from i2st_model.training.setup import NO_ROWS, build_untrained, pool_sampler
 from pipeline.torchvision_shim import ensure_torchvision
@@ -198,20 +201,56 @@ def test_cells_of_a_method_are_mirrored_with_their_clip_and_embeddings_are_not(s
 # --- frames ---
 
 
-def test_the_mean_of_frames_is_taken_over_no_more_than_are_encoded(tmp_path, monkeypatch):
+@pytest.fixture
+def frames(tmp_path):
     ensure_torchvision()
     pytest.importorskip("timm")
     from i2st_model.end_to_end.open_store import open_store
 
     make_frame_shards(tmp_path / "toy", classes=(3, 2, 2), videos=2, frames=2)
-    store = open_store(tmp_path / "toy", encoder={"name": "efficientnet-lite0"}, device="cpu")
-    rows = store.rows_of(store.classes_of("train"))
-    every = store.reader.frame_embedding(rows).astype(np.float64).mean(axis=(0, 1))
-    found = store.train_mean(rows, seed=0, max_frames=100)
-    np.testing.assert_allclose(found.numpy(), every, rtol=1e-5, atol=1e-6)
-    real, encoded = store.reader.encode, []
+    return open_store(tmp_path / "toy", encoder={"name": "efficientnet-lite0"}, device="cpu")
+
+
+@pytest.fixture
+def encoded(frames, monkeypatch):
+    """Number of frames of each call to the encoder."""
+    real, counts = frames.reader.encode, []
     monkeypatch.setattr(
-        store.reader, "encode", lambda r, p: encoded.append(len(r) * p.shape[-1]) or real(r, p)
+        frames.reader, "encode", lambda r, p: counts.append(len(r) * p.shape[-1]) or real(r, p)
     )
-    store.train_mean(rows, seed=0, max_frames=5)
-    assert sum(encoded) == 5
+    return counts
+
+
+def test_means_and_samples_are_of_no_more_frames_than_may_be_encoded(frames, encoded, monkeypatch):
+    rows = frames.rows_of(frames.classes_of("train"))
+    every = frames.reader.frame_embedding(rows).astype(np.float64).mean(axis=(0, 1))
+    found = frames.mean_embedding(rows)
+    np.testing.assert_allclose(found.numpy(), every, rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr("i2st_model.end_to_end.frame_store.MOST_FRAMES", 5)
+    for read, count in (
+        (lambda: frames.mean_embedding(rows), 5),
+        (lambda: frames.embedding_sample(rows, seed=3, max_frames=50_000), 5),
+        (lambda: frames.embedding_sample(rows, seed=3, max_frames=4), 4),
+    ):
+        encoded.clear()
+        read()
+        assert sum(encoded) == count
+
+
+def test_a_network_that_reads_embeddings_beside_tokens_has_each_video_encoded_once(frames, encoded):
+    rows = frames.rows_of(frames.classes_of("test"))
+    plain = FeatureStore(frames.reader)  # encodes for the tokens, and again for the embeddings
+    config = replace(SMALL, network={**NETWORK, "image_token": "embedding"}, way=3, queries=1)
+    network = build_untrained(config, plain)
+    method = get_method("i2st", network=network)
+    encoded.clear()
+    twice = prepare(method, plain, rows, EvaluateConfig(device="cpu")).tensors
+    assert len(encoded) == 2
+    encoded.clear()
+    once = prepare(method, frames, rows, EvaluateConfig(device="cpu")).tensors
+    assert len(encoded) == 1
+    assert all(torch.equal(value, twice[name]) for name, value in once.items())
+    encoded.clear()
+    expected = mean_descriptor(network, plain, rows, device=CPU)
+    assert torch.equal(mean_descriptor(network, frames, rows, device=CPU), expected)
+    assert len(encoded) == 3

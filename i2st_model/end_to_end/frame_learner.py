@@ -77,8 +77,7 @@ class FrameLearner(Learner):
 
     def prepare(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
         """Describe the test views of videos."""
-        encoded = self._reader.encode(rows, self.store.test_positions)
-        tokens, embedding = (
-            part.to(self.device).float() for part in (encoded.tokens, encoded.embedding)
-        )
-        return self.head.prepare(self.head.of_encoder(rows, tokens, embedding))
+        tokens, embedding = self.store.test_clips(rows, "tokens", with_embedding=True)
+        assert embedding is not None
+        seen = self.head.of_encoder(rows, tokens.to(self.device), embedding.to(self.device))
+        return self.head.prepare(seen)

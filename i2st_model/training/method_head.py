@@ -40,15 +40,10 @@ class MethodHead(Head):
 
     def __init__(self, ground: Ground) -> None:
         super().__init__(ground)
-        config, store, rows = self.config, self.store, ground.rows
-        method = get_method(config.method, **config.options)
-        statistics = statistics_for(method, store, rows[:0])
-        if method.needs_train_mean:
-            mean = store.train_mean(rows, seed=config.seed, max_frames=config.stem_tokens)
-            statistics = replace(statistics, mean_embedding=mean)
-        method.fit(statistics)
+        method = get_method(self.config.method, **self.config.options)
+        method.fit(statistics_for(method, self.store, ground.rows))
         self.module = method.to(self.device)
-        self._prepare = compiled(config, self.module.prepare)
+        self._prepare = compiled(self.config, self.module.prepare)
 
     def rated_parameters(self) -> list[RatedParameters]:
         """All weights at the fast rate."""
