@@ -52,7 +52,7 @@ class Seen:
         ):
             if names:
                 what = one if len(names) == 1 else many
-                parts.append(f"{len(names)} {what} ({_first(names)})")
+                parts.append(f"{len(names)} {what} ({first_of(names)})")
         return ", ".join(parts)
 
 
@@ -136,14 +136,17 @@ def require_unseen(checkpoint: Checkpoint, episodes: EpisodeSet, *, remedy: str 
     classes = f"{len(seen.classes)} of {len(names)} evaluated classes"
     videos = f"{len(seen.videos)} of {len(ids)} evaluated videos"
     what, first = (classes, seen.classes) if seen.classes else (videos, seen.videos)
-    also = f", and {videos} ({_first(seen.videos, most=1)})" if seen.classes and seen.videos else ""
+    also = (
+        f", and {videos} ({first_of(seen.videos, most=1)})" if seen.classes and seen.videos else ""
+    )
     raise ConfigError(
-        f"{what} were trained on by {checkpoint.path.parent}: {_first(first)}{also}; few-shot "
+        f"{what} were trained on by {checkpoint.path.parent}: {first_of(first)}{also}; few-shot "
         f"accuracy needs unseen classes and videos; {remedy}"
     )
 
 
-def _first(names: Sequence[str], most: int = 5) -> str:
+def first_of(names: Sequence[str], most: int = 5) -> str:
+    """Names in words: the first of them, and how many more there are."""
     some = ", ".join(repr(name) for name in names[:most])
     return f"{some} and {len(names) - most} more" if len(names) > most else some
 

@@ -22,7 +22,7 @@ from i2st_model.methods.clips import TrainStatistics
 from i2st_model.methods.i2st import I2st
 from i2st_model.methods.options import split_spec
 from i2st_model.network import build_network
-from i2st_model.train_descriptors import classes_seen, mean_descriptor
+from i2st_model.train_descriptors import centring_classes, mean_descriptor
 from pipeline.devices import resolve_device
 from pipeline.errors import ConfigError
 
@@ -62,11 +62,11 @@ def load_method(
     if method is None or method.trainable or _trained_with_encoder(name, store, run):
         trained, checkpoint = _of_run(name, store, shards, run, place)
         if isinstance(trained, I2st) and trained.probe is not None:
-            classes = mean_classes or classes_seen(checkpoint.info, store)
+            classes = mean_classes or centring_classes(trained, store, checkpoint)
             rows = _rows_to_centre_on(trained, store, shards, classes)
             trained.centre_on(mean_descriptor(trained.network, store, rows, device=place))
         return trained.to(place), checkpoint
-    classes = store.classes_of("train") if mean_classes is None else mean_classes
+    classes = centring_classes(method, store, None) if mean_classes is None else mean_classes
     method.fit(statistics_for(method, store, _rows_to_centre_on(method, store, shards, classes)))
     return method.to(place).eval(), None
 

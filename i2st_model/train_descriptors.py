@@ -1,4 +1,4 @@
-"""What a trained network makes of its training videos, on average.
+"""What a method is centred on: which classes, and what a network makes of them on average.
 
 Shape letters: B videos, D features.
 """
@@ -8,24 +8,38 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from i2st_model.checkpoints import CheckpointInfo
+from i2st_model.checkpoints import Checkpoint, CheckpointInfo
 from i2st_model.features import FeatureStore
+from i2st_model.methods.base import FewShotMethod
+from i2st_model.methods.i2st import I2st
 from i2st_model.network import I2STNetwork
 
 AT_A_TIME = 32
 """Videos described at a time."""
 
 
-def classes_seen(info: CheckpointInfo, store: FeatureStore) -> list[str]:
-    """Classes of a dataset whose videos say what a network makes of what it was trained on.
+def centring_classes(
+    method: FewShotMethod, store: FeatureStore, checkpoint: Checkpoint | None
+) -> list[str]:
+    """Classes of a dataset on whose mean a method is centred when it is loaded.
 
     Args:
-        info: of the network's checkpoint.
+        method: to be evaluated.
         store: features of the dataset.
+        checkpoint: where its weights come from, with the mean that they were trained on; None for
+            methods without training.
 
     Returns:
-        Those of the run where it was trained on this dataset, else those of the train split.
+        The train split's; for the probe of a network that was trained on this dataset, those that
+        it was trained on. None where nothing is subtracted or the weights bring the mean.
     """
+    if isinstance(method, I2st) and method.probe is not None and checkpoint is not None:
+        return _classes_seen(checkpoint.info, store)
+    return store.classes_of("train") if method.needs_train_mean and checkpoint is None else []
+
+
+def _classes_seen(info: CheckpointInfo, store: FeatureStore) -> list[str]:
+    """Those of the run where it was trained on this dataset, else those of the train split."""
     trained = info.train_classes if info.dataset == store.index.dataset_name else []
     here = set(store.reader.class_names)
     return [name for name in trained if name in here] or store.classes_of("train")

@@ -19,6 +19,7 @@ from test_training import SMALL, open_store
 from typer.testing import CliRunner
 
 from i2st_model.checkpoints import load_checkpoint, save_checkpoint
+from i2st_model.copied_videos import feature_hashes
 from i2st_model.runs import CHECKPOINT_NAME, CONFIG_NAME, FAULT_NAME
 from i2st_model.training import pool_losses
 from i2st_model.training import step as training_step
@@ -367,6 +368,11 @@ def test_what_the_other_run_saw_stays_seen(finished, shards, tmp_path):
         f"train {n}" for n in range(6)
     }
     assert len(info.train_video_hashes) == (5 + 6) * 8
+    assert info.train_feature_hashes == feature_hashes(
+        video for video in store.index.videos if video.split != "test"
+    )
+    assert info.chosen_on == [f"val {n}" for n in range(5)]
+    assert load_checkpoint(finished.run_folder).info.chosen_on == info.chosen_on
     with pytest.raises(ConfigError, match="'train 0' is in the train and in the val classes"):
         train(
             replace(other, select="val", val_classes=("train 0", "train 1")), store, tmp_path / "v"

@@ -88,6 +88,7 @@ def open_cells(
     small = dict.fromkeys(name for cell in drawn for name in cell.dropped_classes)
     if small:
         note(f"left out, as too few videos are there: {', '.join(map(repr, small))}")
+    note_centred_on(methods, drawn)
     return drawn
 
 
@@ -117,6 +118,7 @@ def require_replayable(
             if one.checkpoint is not None:
                 require_unseen(one.checkpoint, cell, remedy=REPLAYED)
                 require_no_copies(one.checkpoint, cell, one.store.index, remedy=REPLAYED)
+    note_centred_on(methods, cells)
 
 
 def note_chosen_on(results: Sequence[Any]) -> None:
@@ -125,11 +127,20 @@ def note_chosen_on(results: Sequence[Any]) -> None:
     Args:
         results: of the evaluation.
     """
-    from i2st_model.evaluating.provenance import chosen_on_these
+    from i2st_model.evaluating.optimism import choice_notes
 
-    runs = dict.fromkeys(one.made_by.run for one in results if chosen_on_these(one))
-    if runs:
-        note(
-            f"the val split has chosen the weights of {', '.join(map(str, runs))}, so accuracies "
-            "on it are optimistic"
-        )
+    for said in choice_notes(results):
+        note(said)
+
+
+def note_centred_on(methods: Sequence[Any], cells: Sequence[Any]) -> None:
+    """Say which methods are centred on the very classes of the evaluation.
+
+    Args:
+        methods: ReadyMethods that are evaluated.
+        cells: EpisodeSets.
+    """
+    from i2st_model.evaluating.optimism import centring_notes
+
+    for said in centring_notes(methods, cells):
+        note(said)

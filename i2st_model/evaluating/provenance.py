@@ -10,7 +10,6 @@ from i2st_model.evaluating.config import Precision
 from i2st_model.features import FeatureStore
 from i2st_model.methods.base import FewShotMethod
 from i2st_model.records.provenance import Provenance
-from i2st_model.records.results import Result
 from i2st_model.training.config import TrainConfig
 
 NO_SETTINGS = ("seed", "device", "log_every", "state_every", "cache_gib", "preset")
@@ -68,26 +67,11 @@ def trained_values(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def chosen_on_these(result: Result) -> bool:
-    """Whether the weights behind a result were chosen by their accuracy on its own classes.
-
-    Args:
-        result: of an evaluation.
-
-    Returns:
-        False where that is not known.
-    """
-    training, episodes = result.made_by.training or {}, result.episodes
-    if training.get("selected") != "val":
-        return False
-    if training.get("val_classes"):
-        return not set(training["val_classes"]).isdisjoint(episodes.class_names)
-    return episodes.split == "val" and training.get("dataset") == episodes.dataset
-
-
 def _settings(info: CheckpointInfo) -> dict[str, Any]:
     """All that decided weights beside the seed, with defaults that the checkpoint is older than."""
     train = {**TrainConfig().to_dict(), **info.train}
+    # Runs from before it was kept do not know; the key's absence says so.
+    chosen_on = {"chosen_on": info.chosen_on} if info.chosen_on else {}
     return {
         **{name: value for name, value in train.items() if name not in NO_SETTINGS},
         "network": info.network,
@@ -96,6 +80,7 @@ def _settings(info: CheckpointInfo) -> dict[str, Any]:
         "digest": info.digest,
         "train_classes": info.train_classes,
         "selected": info.selected,
+        **chosen_on,
     }
 
 
