@@ -9,7 +9,9 @@ import inspect
 import types
 import typing
 
+import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 import cli
 
@@ -135,6 +137,18 @@ def promise(parameter, of_function):
         names = "/".join([*parameter.opts, *parameter.secondary_opts])
     told = "" if default is None or default is False else f"={default}"
     return f"{names}:{type_word(of_function.annotation)}{told}" + "!" * required
+
+
+@pytest.mark.parametrize("words", PROMISED)
+def test_help_fits_a_terminal_and_no_sentence_of_it_is_cut_short(words):
+    asked = CliRunner().invoke(cli.app, [*words.split(), "--help"], env={"COLUMNS": "80"})
+    assert asked.exit_code == 0
+    assert max(map(len, asked.stdout.splitlines())) <= 80
+    assert not [
+        line
+        for line in asked.stdout.splitlines()
+        if line.endswith("...") and not line.startswith("Usage:")
+    ]
 
 
 def test_every_command_and_flag_is_as_promised():

@@ -70,7 +70,10 @@ def compare(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Paired difference A - B on the same episodes: what it says of other videos, classes, runs."""
+    """Two methods on the same episodes: what a difference is worth.
+
+    The paired difference A - B, and what it says of other episodes, videos, classes and runs.
+    """
     from i2st_model.comparing.compared import kept_cells, read_sides, require_seeds
     from i2st_model.comparing.comparison_table import comparison_json, comparison_table
     from i2st_model.reporting.tables import render, require_form

@@ -20,7 +20,7 @@ def demo(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """The whole story on synthetic videos made on the spot: no data, no network connection."""
+    """The whole story on synthetic videos made on the spot. Needs no data and no network."""
     from i2st_model.demonstration import DemoConfig, run_demo, smallest
 
     use_threads(1)

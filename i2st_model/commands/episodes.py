@@ -40,7 +40,7 @@ def episodes_make(
     drop_small_classes: DropSmallClasses = False,
     as_json: Json = False,
 ) -> None:
-    """Draw episodes and keep them by video id; the same that `i2st evaluate` draws."""
+    """Draw episodes and keep them by video id. `i2st evaluate` would draw the same."""
     from i2st_model.evaluating.config import EvaluateConfig
     from i2st_model.evaluating.episode_draws import draw_episodes
     from i2st_model.records.episode_files import save_episodes
@@ -64,7 +64,7 @@ def episodes_make(
 def episodes_show(
     file: EpisodeFile,
     number: Annotated[
-        int | None, typer.Option(min=0, help="Show the clips of this episode.")
+        int | None, typer.Option(min=0, metavar="<int>", help="Show the clips of this episode.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -96,7 +96,10 @@ def episodes_verify(
     other_features: OtherFeatures = False,
     as_json: Json = False,
 ) -> None:
-    """Compare an episode file with shards: videos, classes, split, sources and digest."""
+    """Compare an episode file with shards.
+
+    Videos, classes, split, sources and digest must be the same; exits with 0 or 4.
+    """
     from i2st_model.records.episode_checks import differences
     from i2st_model.records.episode_files import load_episodes
 

@@ -44,7 +44,10 @@ def evaluate(
     shards: RunShards = None,
     run: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of a run; repeat.  [default: the method's newest in runs/]"),
+        typer.Option(
+            metavar="<path>",
+            help="Folder of a run; repeat.  [default: the method's newest in runs/]",
+        ),
     ] = None,
     method: Annotated[
         str | None,
@@ -72,7 +75,10 @@ def evaluate(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Accuracy on unseen classes: mean over episodes with its 95 % half-width."""
+    """Accuracy on unseen classes, of one method or of many.
+
+    The mean over episodes, with its 95 % half-width.
+    """
     from i2st_model.evaluating.method_table import evaluate_methods, table_json
     from i2st_model.records.results import save_results
     from i2st_model.reporting.tables import require_form

@@ -11,9 +11,12 @@ Shards = Annotated[
 RunShards = Annotated[
     Path | None, typer.Option("--shards", help="Folder of shards.  [default: those of the run]")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Decides every draw.")]
+Seed = Annotated[int, typer.Option(min=0, metavar="<int>", help="Decides every draw.")]
 Threads = Annotated[
-    int, typer.Option(min=1, help="CPU threads; with more than 1 the last bits may vary.")
+    int,
+    typer.Option(
+        min=1, metavar="<int>", help="CPU threads; with more than 1 the last bits may vary."
+    ),
 ]
 AllowNondeterministic = Annotated[
     bool,
@@ -28,15 +31,22 @@ Shot = Annotated[int, typer.Option(help="Support clips per class.")]
 Ways = Annotated[str, typer.Option("--way", help="Classes per episode; or several: 5,10.")]
 Shots = Annotated[str, typer.Option("--shot", help="Support clips per class; or several: 1,3,5.")]
 Queries = Annotated[int, typer.Option(help="Query clips per class.")]
-Episodes = Annotated[int, typer.Option(help="Episodes.")]
+Episodes = Annotated[int, typer.Option(help="How many episodes.")]
 DisjointGroups = Annotated[
-    bool, typer.Option(help="Support and query from different source videos.")
+    bool, typer.Option(help="Support and query from different source videos.", show_default=False)
 ]
-DropSmallClasses = Annotated[bool, typer.Option(help="Leave out classes with too few videos.")]
-DropSeen = Annotated[bool, typer.Option(help="Leave out classes and videos that training saw.")]
+DropSmallClasses = Annotated[
+    bool, typer.Option(help="Leave out classes with too few videos.", show_default=False)
+]
+DropSeen = Annotated[
+    bool, typer.Option(help="Leave out classes and videos that training saw.", show_default=False)
+]
 EpisodeFile = Annotated[Path | None, typer.Option(help="Replay these; see `i2st episodes make`.")]
 OtherFeatures = Annotated[
-    bool, typer.Option(help="Accept episodes of the same videos seen by another encoder.")
+    bool,
+    typer.Option(
+        help="Accept episodes of the same videos seen by another encoder.", show_default=False
+    ),
 ]
 ClipFrames = Annotated[
     int | None,

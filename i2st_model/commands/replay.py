@@ -26,7 +26,7 @@ def replay(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Repeat the step that stopped a run; say which term, module and gradient is not finite."""
+    """Repeat the step that stopped a run. Says which term, module and gradient is not finite."""
     from i2st_model.settings import recorded_run
     from i2st_model.training.replay import replay as repeat
 

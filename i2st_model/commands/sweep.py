@@ -35,12 +35,17 @@ def sweep(
     ] = None,
     over: Annotated[
         list[str] | None,
-        typer.Option(help="A setting and its values: beta=0,0.5,1; repeat.  See docs/method.md."),
+        typer.Option(
+            metavar="<name=values>",
+            help="A setting and its values: beta=0,0.5,1; repeat.  See docs/method.md.",
+        ),
     ] = None,
     grid: Annotated[
         bool, typer.Option("--grid", help="All combinations; else one setting at a time.")
     ] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, metavar="<int>", help="Trainings of each variant.")
+    ] = 1,
     shards: Shards = None,
     method: Annotated[str, typer.Option(help="What is trained.")] = "i2st",
     train_episodes: Annotated[int, typer.Option(help="Training episodes of each run.")] = 10_000,
@@ -49,7 +54,8 @@ def sweep(
         str, typer.Option(help="val keeps the weights best on val episodes; last the last.")
     ] = "val",
     setting: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting of all variants: name=value.")
+        list[str] | None,
+        typer.Option("--set", metavar="<name=value>", help="A setting of all variants."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file of settings of all variants.")
@@ -59,7 +65,9 @@ def sweep(
     shot: Shots = "1",
     queries: Queries = 1,
     episodes: Annotated[int, typer.Option(help="Episodes to evaluate on.")] = 10_000,
-    episode_seed: Annotated[int, typer.Option(min=0, help="Of these episodes.")] = 0,
+    episode_seed: Annotated[
+        int, typer.Option(min=0, metavar="<int>", help="Draws these episodes.")
+    ] = 0,
     seed: Seed = 0,
     interval: Annotated[
         str, typer.Option(help="Of differences, over: episodes, videos, classes or seeds.")
@@ -73,13 +81,16 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")
     ] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, metavar="<int>", help="Trainings at a time.")] = 1,
     allow_nondeterministic: AllowNondeterministic = False,
     threads: Threads = 1,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Ablations: train every variant that is not trained yet, evaluate all, print one table."""
+    """Ablations: train every variant, evaluate all, print one table.
+
+    What is trained already is not trained again.
+    """
     from i2st_model.evaluating.config import EvaluateConfig
     from i2st_model.records.results import save_results
     from i2st_model.reporting.tables import render, require_form

@@ -38,10 +38,12 @@ def train(
     ] = "val",
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Any other setting: name=value; repeat.  See docs/method.md."),
+        typer.Option(
+            "--set", metavar="<name=value>", help="Any other setting; repeat.  See docs/method.md."
+        ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file of settings; flags and --set go before it.")
+        Path | None, typer.Option(help="YAML file of settings; flags and --set override it.")
     ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print every setting as YAML and stop.")
@@ -49,7 +51,9 @@ def train(
     init_from: Annotated[
         str | None, typer.Option(help="Finished run whose weights this one starts from.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with a run that was cut short.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with a run that was cut short.", show_default=False)
+    ] = False,
     allow_nondeterministic: Annotated[
         bool,
         typer.Option(
@@ -60,7 +64,7 @@ def train(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Stage two: train I2ST by episodes from shards; a killed run resumes to the same weights."""
+    """Stage two: train by episodes, from shards. A killed run resumes to the same weights."""
     from i2st_model.runs import find_newest_unfinished
     from i2st_model.settings import change_config, recorded_run
     from i2st_model.training.config import TrainConfig

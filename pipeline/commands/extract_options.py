@@ -41,7 +41,7 @@ Sam = Annotated[str | None, typer.Option(help="SAM of sam_clip: vit_b, vit_l, vi
 Clip = Annotated[str | None, typer.Option(help="CLIP of sam_clip: MODEL/TAG of open_clip.")]
 SegmenterOption = Annotated[
     list[str] | None,
-    typer.Option(help="Any other setting of the segmenter: name=value; repeat."),
+    typer.Option(metavar="<name=value>", help="Any other setting of the segmenter; repeat."),
 ]
 StoredFrames = Annotated[int, typer.Option(help="Frames stored per video.")]
 FrameRule = Annotated[str, typer.Option(help="segment_centres or uniform_endpoints.")]
@@ -77,14 +77,15 @@ SlurmInterface = Annotated[
     str | None, typer.Option(help="Network interface that reaches the nodes, e.g. ib0.")
 ]
 SlurmOption = Annotated[
-    list[str] | None, typer.Option(help="Further directive, e.g. --constraint=a100; repeat.")
+    list[str] | None,
+    typer.Option(metavar="<str>", help="Further directive, e.g. --constraint=a100; repeat."),
 ]
 BatchFrames = Annotated[int, typer.Option(help="Frames per encoder call.")]
 ShardVideos = Annotated[int, typer.Option(help="Videos per shard.")]
 VideoLimit = Annotated[
     int | None, typer.Option(help="At most this many videos, in turn from every class.")
 ]
-RetryFailed = Annotated[bool, typer.Option(help="Try failed videos again.")]
+RetryFailed = Annotated[bool, typer.Option(help="Try failed videos again.", show_default=False)]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say how much is left, from a probe; write nothing.")
 ]

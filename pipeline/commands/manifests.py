@@ -71,7 +71,7 @@ def manifest_check(
     edition: Edition = None,
     as_json: Json = False,
 ) -> None:
-    """What is there, absent and extra, per split and class; exits with 0 or 3."""
+    """What is there, absent and extra, per split and class. Exits with 0 or 3."""
     from pipeline.datasets import check_dataset
 
     report = check_dataset(folder, dataset=dataset, table=table, edition=edition)
@@ -115,7 +115,7 @@ def manifest_import(
     data_root: DataRoot = Path("data"),
     as_json: Json = False,
 ) -> None:
-    """Read or download a published video list, check its sha256 and count, and normalise it."""
+    """Read or download a published video list. Checks its sha256 and count, and normalises it."""
     from pipeline.manifests import SPLITS, load_manifest
     from pipeline.manifests.lists import import_list
 

@@ -46,13 +46,19 @@ def masks_score(
     prompt_mode: PromptMode = "nouns",
     frames: Annotated[int, typer.Option(help="Frames per video.")] = 8,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most this many videos, in turn from every class.")
+        int | None,
+        typer.Option(
+            min=1, metavar="<int>", help="At most this many videos, in turn from every class."
+        ),
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Also class by class.")] = False,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """A segmenter's actor masks against true person masks of train videos, beside controls."""
+    """A segmenter's actor masks against true masks, beside controls.
+
+    The true masks are of persons, on train videos.
+    """
     from pipeline.datasets import open_dataset
     from pipeline.devices import resolve_device
     from pipeline.prompt_tables import load_prompt_tables

@@ -2,9 +2,10 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Lock, Thread
+from typing import Protocol
 
 from pipeline.commands.console import note
 
@@ -13,8 +14,13 @@ SECONDS_PER_LINE = 10
 SILENT_SECONDS = 60
 """Without a step for so long, a line says that work goes on: a segmenter on a CPU takes minutes."""
 
-Show = Callable[[int, int, str], None]
-"""Steps done, steps in all, and a few words."""
+
+class Show(Protocol):
+    """How far the work is: steps done, steps in all, a few words, and what is under way."""
+
+    def __call__(self, done: int, total: int, words: str, *, under_way: str = "") -> None:
+        """Show it; what is under way is said in place of the words."""
+        ...
 
 
 @contextmanager
@@ -49,7 +55,11 @@ def progress(what: str) -> Iterator[Show]:
     )
     with Progress(*columns, console=console, expand=True) as bar:
         task = bar.add_task(what, total=None, words="")
-        yield lambda done, total, words: bar.update(task, completed=done, total=total, words=words)
+
+        def show(done: int, total: int, words: str, *, under_way: str = "") -> None:
+            bar.update(task, completed=done, total=total, words=under_way or words)
+
+        yield show
 
 
 @contextmanager
@@ -76,12 +86,13 @@ class _Lines:
         self._what = what
         self._lock = Lock()
         self._said = self._stepped = time.monotonic()
-        self._count = ""
+        self._count, self._under_way = "", ""
 
-    def show(self, done: int, total: int, words: str) -> None:
+    def show(self, done: int, total: int, words: str, *, under_way: str = "") -> None:
         with self._lock:
             now = self._stepped = time.monotonic()
-            self._count = f" {done}/{total}"
+            self._count, self._under_way = f" {done}/{total}", under_way
+            words = under_way or words
             if now - self._said >= SECONDS_PER_LINE or done == total:
                 self._said = now
                 note(f"{self._what}{self._count}" + (f": {words}" if words else ""))
@@ -91,4 +102,5 @@ class _Lines:
             now = time.monotonic()
             if now - max(self._said, self._stepped) >= SILENT_SECONDS:
                 self._said = now
-                note(f"{self._what}{self._count}: at work for {now - self._stepped:.0f} s")
+                doing = self._under_way or "at work"
+                note(f"{self._what}{self._count}: {doing} for {now - self._stepped:.0f} s")

@@ -30,11 +30,15 @@ def prompts_show(
     prompts: PromptFile = None,
     prompt_mode: PromptMode = "nouns",
     video: Annotated[
-        list[str] | None, typer.Option(help="A video's id, for its own prompts; repeat.")
+        list[str] | None,
+        typer.Option(metavar="<str>", help="A video's id, for its own prompts; repeat."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What the segmenter is asked to find for each class or video, and which source says so."""
+    """What the segmenter is asked to find, and which source says so.
+
+    Class by class, or for the videos that are named.
+    """
     from pipeline.datasets import open_dataset
     from pipeline.manifests import find_videos, load_manifest
     from pipeline.prompt_tables import load_prompt_tables, named_video

@@ -14,7 +14,10 @@ def info(
     path: Annotated[Path, typer.Argument(help="Folder of shards.")],
     as_json: Json = False,
 ) -> None:
-    """What a folder of shards holds: videos, failures, digest, fingerprint."""
+    """What a folder of shards holds: videos, failures, digest.
+
+    The fingerprint is all that decided the features.
+    """
     from pipeline.shards.index import ShardIndex
 
     index = ShardIndex.load(path)
@@ -59,7 +62,7 @@ def verify(
     path: Annotated[Path, typer.Argument(help="Folder of shards.")],
     as_json: Json = False,
 ) -> None:
-    """Read everything again and compare it with its checksums; exits with 0 or 4."""
+    """Read shards again and compare them with their checksums. Exits with 0 or 4."""
     from pipeline.shards.verify import verify as check
 
     problems = check(path)

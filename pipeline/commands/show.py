@@ -43,7 +43,8 @@ def show(
         str | None, typer.Option("--class", help="What a video shows.  [default: its folder]")
     ] = None,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="Object to look for in a video; up to 3, repeat.")
+        list[str] | None,
+        typer.Option(metavar="<str>", help="Object to look for in a video; up to 3."),
     ] = None,
     actor: Annotated[
         str | None, typer.Option(help="Who acts in a video.  [default: person]")
@@ -58,10 +59,11 @@ def show(
     frames: Annotated[int, typer.Option(help="Frames of a video.")] = 8,
     device: Device = "auto",
     video: Annotated[
-        list[str] | None, typer.Option(help="Id of a video of shards; repeat.")
+        list[str] | None, typer.Option(metavar="<str>", help="Id of a video of shards; repeat.")
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, help="Videos of shards, in turn from every class.")
+        int,
+        typer.Option(min=1, metavar="<int>", help="Videos of shards, in turn from every class."),
     ] = 6,
     view: Annotated[
         str | None, typer.Option(help="Stored view of the shards' train videos.")
@@ -74,7 +76,10 @@ def show(
     prompts: PromptFile = None,
     as_json: Json = False,
 ) -> None:
-    """A picture of a video's frames, or of some of the shards', with masks, prompts and scores."""
+    """A picture of frames with masks, prompts and scores.
+
+    The frames are those of a video, or of some videos of shards.
+    """
     from pipeline.shards.records import Failure
     from pipeline.showing.contact_sheet import contact_sheet, save_sheet
 
