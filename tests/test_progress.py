@@ -49,6 +49,24 @@ def test_a_step_that_takes_minutes_is_said_to_go_on_once_a_minute(clock, capsys)
     ]
 
 
+def test_what_is_under_way_is_said_in_place_of_the_words_and_while_it_lasts(clock, capsys):
+    lines = module._Lines("steps")
+    clock[0] = 10
+    lines.show(0, 6, "0 episodes", under_way="looking at 1,000 val videos")
+    clock[0] = 70
+    lines.break_silence()
+    clock[0] = 80
+    lines.show(1, 6, "64 episodes")
+    clock[0] = 140
+    lines.break_silence()
+    assert capsys.readouterr().err.splitlines() == [
+        "steps 0/6: looking at 1,000 val videos",
+        "steps 0/6: looking at 1,000 val videos for 60 s",
+        "steps 1/6: 64 episodes",
+        "steps 1/6: at work for 60 s",
+    ]
+
+
 def test_the_watch_runs_beside_the_work_and_ends_with_it(monkeypatch):
     monkeypatch.setattr(module, "SILENT_SECONDS", 0.01)
     heard = threading.Event()

@@ -80,7 +80,7 @@ def train_in_folder(
                 shown = True
             for sentence in p.notes:
                 note(sentence)
-            show(p.step, p.num_steps, _train_line(p))
+            show(p.step, p.num_steps, _train_line(p), under_way=p.under_way)
 
         report = fit(
             config,

@@ -4,6 +4,7 @@ The first process alone does so, whichever number share the run.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -33,6 +34,7 @@ class Keeper:
         learner: whose weights are kept.
         optimizer: whose moments are kept.
         notes: sentences for the user; more are added.
+        on_progress: is told of every logged step, and of what may take longer.
     """
 
     def __init__(
@@ -44,10 +46,11 @@ class Keeper:
         learner: Learner,
         optimizer: torch.optim.Optimizer,
         notes: list[str],
+        on_progress: OnProgress,
     ) -> None:
         self.config, self.run_folder, self.num_steps = config, run_folder, num_steps
         self.learner, self.optimizer, self.notes = learner, optimizer, notes
-        self.best = Best()
+        self._tell, self.best = on_progress, Best()
         self.resumed_at: int | None = None
 
     def load_state(self) -> int:
@@ -58,22 +61,26 @@ class Keeper:
         self.resumed_at = done
         return done
 
-    def begin(self, done: int, validation: Validation | None, on_progress: OnProgress) -> None:
+    def say(self, done: int, under_way: str) -> None:
+        """Tell what is done before the next step; see `TrainProgress.under_way`."""
+        self._tell(replace(self._progress(done), under_way=under_way))
+
+    def begin(self, done: int, validation: Validation | None) -> None:
         """Open the log, and look at the val split before the first step.
 
         Args:
             done: steps that are done.
             validation: selects the weights; None keeps the last.
-            on_progress: is told of every logged step.
         """
-        self._validation, self._tell = validation, on_progress
+        self._validation = validation
         self._log = StepLog(self.run_folder, after_step=self.resumed_at)
         if self.resumed_at is not None:
             self._note_changes()
-        self._tell(self._progress(done, None, None))
+        self._tell(replace(self._progress(done), notes=tuple(self.notes)))
         if done == 0 and validation is not None:
-            first = validation.accuracy(self.learner)
+            first = self._accuracy(0, validation)
             self._log.write({"step": 0, "episodes": 0, "val_accuracy": first})
+            self.say(0, "step 1")
 
     def after_step(self, step: int, result: StepResult) -> None:
         """Select, log, tell and save as the settings ask for.
@@ -123,10 +130,14 @@ class Keeper:
             return None
         if not last and step % self.config.val_every:
             return None
-        accuracy = self._validation.accuracy(self.learner)
+        accuracy = self._accuracy(step, self._validation)
         if self.best.val_accuracy is None or accuracy > self.best.val_accuracy:
             self.best.take(self.learner, step, accuracy)
         return accuracy
+
+    def _accuracy(self, done: int, validation: Validation) -> float:
+        self.say(done, f"looking at {len(validation.rows):,} val videos")
+        return validation.accuracy(self.learner)
 
     def _note_changes(self) -> None:
         """Say in the log, too, that a run goes on otherwise than it was begun."""
@@ -143,7 +154,7 @@ class Keeper:
         return min(self.config.episodes, step * self.config.episodes_per_step)
 
     def _progress(
-        self, step: int, result: StepResult | None, val_accuracy: float | None
+        self, step: int, result: StepResult | None = None, val_accuracy: float | None = None
     ) -> TrainProgress:
         return TrainProgress(
             step=step,
@@ -152,5 +163,4 @@ class Keeper:
             loss=None if result is None else result.loss,
             accuracy=None if result is None else result.accuracy,
             val_accuracy=val_accuracy,
-            notes=tuple(self.notes) if result is None else (),
         )

@@ -8,7 +8,7 @@ from i2st_model.training.config import Selection
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainProgress:
-    """What `train` tells its caller after every logged step, and once before the first."""
+    """What `train` tells its caller of every logged step, and before what may take longer."""
 
     step: int
     num_steps: int
@@ -20,7 +20,10 @@ class TrainProgress:
     val_accuracy: float | None = None
     """Percent; None at steps without a look."""
     notes: tuple[str, ...] = ()
-    """Sentences the user should see; with the first call only."""
+    """Sentences the user should see; once, before the first step."""
+    under_way: str = ""
+    """What is done before the next step and may take minutes where an encoder runs; empty where
+    nothing but steps is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

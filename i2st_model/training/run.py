@@ -47,8 +47,8 @@ def train(
             finished run is left as it is.
         allow_nondeterministic: resume on other threads, another kind of device or by another torch,
             too, though the last bits of the weights will differ.
-        on_progress: called before the first step and after every logged one; once where the run
-            was finished already.
+        on_progress: called before the first step, after every logged one, and before what may take
+            longer than a step; once where the run was finished already.
 
     Returns:
         What came of the run.
@@ -63,7 +63,7 @@ def train(
     if store.num_frames != (config.frames or store.num_stored):
         raise ValueError(f"the store has {store.num_frames} frames, the config {config.frames}")
     start, ranks = time.monotonic(), current_ranks()
-    tell = on_progress or (lambda progress: None)
+    tell = (on_progress if ranks.first else None) or (lambda progress: None)
     with ExitStack() as held, own_torch():
         with ranks.together():
             if ranks.first:
@@ -81,16 +81,15 @@ def train(
         )
         if status == FINISHED:
             report = finished_report(config, run_folder, time.monotonic() - start)
-            if ranks.first:
-                tell(_all_done(config, report))
+            tell(_all_done(config, report))
             return report
         with ranks.together():
             if status == NEW:  # runs of earlier versions may be gone on with
                 require_read(config.method, told(config))
-            trainer = Trainer(config, store, run_folder, ranks)
+            trainer = Trainer(config, store, run_folder, ranks, tell)
             if ranks.first and status == NEW:
                 record_run(config, store, run_folder)
-        trainer.run(tell, resume=status == UNFINISHED)
+        trainer.run(resume=status == UNFINISHED)
         return trainer.report(time.monotonic() - start)
 
 

@@ -39,13 +39,19 @@ class Trainer:
         store: what the shards hold.
         run_folder: the first process writes into it.
         ranks: the processes that share the run.
+        on_progress: is told how far the run is, by the first process.
 
     Raises:
         ConfigError: settings contradict each other, the shards or the number of processes.
     """
 
     def __init__(
-        self, config: TrainConfig, store: FeatureStore, run_folder: Path, ranks: Ranks
+        self,
+        config: TrainConfig,
+        store: FeatureStore,
+        run_folder: Path,
+        ranks: Ranks,
+        on_progress: OnProgress,
     ) -> None:
         self.config, self.store, self.run_folder, self.ranks = config, store, run_folder, ranks
         require_shared(config, ranks.count)
@@ -74,19 +80,21 @@ class Trainer:
             learner=self.learner,
             optimizer=self.optimizer,
             notes=self.notes,
+            on_progress=on_progress,
         )
 
-    def run(self, on_progress: OnProgress, *, resume: bool) -> None:
+    def run(self, *, resume: bool) -> None:
         """Take all steps that are left, then write the checkpoint."""
         with self.ranks.together():
             done = self._start(resume)
         self._require_one_start(done)
         with self.ranks.together():
             validation = self._validation()
+            self.keeper.say(done, "reading train and val videos")
             self.learner.open(NO_ROWS if validation is None else validation.rows)
             self.learner.network.train()
             if self.ranks.first:
-                self.keeper.begin(done, validation, on_progress)
+                self.keeper.begin(done, validation)
         with closing(self._batches(done)) as batches:
             for step in range(done, self.num_steps):
                 result = self._step(step, batches)
@@ -117,6 +125,7 @@ class Trainer:
         if resume and (self.run_folder / STATE_NAME).is_file():
             return self.keeper.load_state()
         if self.config.init_from is None:
+            self.keeper.say(0, "fitting to train videos")
             self.learner.begin()
         else:
             take_initial_weights(self.config, self.learner)
