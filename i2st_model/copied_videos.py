@@ -31,24 +31,32 @@ def feature_hashes(videos: Iterable[VideoRow]) -> list[int]:
     return sorted(hashed(list(sums)).tolist())
 
 
-def copies_of_trained(
-    info: CheckpointInfo, index: ShardIndex, video_ids: Sequence[str]
+def find_copies(
+    train_classes: Sequence[str],
+    train_features: Sequence[int],
+    index: ShardIndex,
+    video_ids: Sequence[str],
+    *,
+    trained_here: bool = True,
 ) -> dict[str, str | None]:
-    """Find evaluated videos whose stored content a training run saw in another class.
+    """Find evaluated videos whose stored content training sees in another class.
 
     Args:
-        info: of the run's checkpoint.
+        train_classes: classes that training sees.
+        train_features: `feature_hashes` of train videos; empty where a run did not keep them.
         index: of the evaluated shards.
         video_ids: to be evaluated.
+        trained_here: whether training sees what these shards hold of its classes.
 
     Returns:
         Id of each such video -> id of the train video that it equals, None where that is not of
         these shards, in the order of the index.
     """
-    trained, asked = set(info.train_classes), set(video_ids)
+    trained, asked = set(train_classes), set(video_ids)
     others = [v for v in index.videos if v.video_id in asked and v.class_name not in trained]
-    known = np.isin(hashed([v.features_sha256 for v in others]), info.train_feature_hashes)
-    of_content = _trained_here(info, index)
+    known = np.isin(hashed([v.features_sha256 for v in others]), train_features)
+    here = [v for v in index.videos if v.class_name in trained] if trained_here else []
+    of_content = {_content(video): video.video_id for video in here}
     return {
         video.video_id: of_content.get(_content(video))
         for video, is_known in zip(others, known.tolist(), strict=True)
@@ -56,16 +64,21 @@ def copies_of_trained(
     }
 
 
-def _trained_here(info: CheckpointInfo, index: ShardIndex) -> dict[str, str]:
-    """Content of the train videos that these shards hold -> their ids."""
-    trained = set(info.train_classes) if info.dataset == index.dataset_name else set()
-    return {
-        _content(video): video.video_id for video in index.videos if video.class_name in trained
-    }
-
-
 def _content(video: VideoRow) -> str:
     return video.features_sha256 or video.sha256
+
+
+def copies_of_trained(
+    info: CheckpointInfo, index: ShardIndex, video_ids: Sequence[str]
+) -> dict[str, str | None]:
+    """Find copies of what the training run of a checkpoint saw; see `find_copies`."""
+    return find_copies(
+        info.train_classes,
+        info.train_feature_hashes,
+        index,
+        video_ids,
+        trained_here=info.dataset == index.dataset_name,
+    )
 
 
 def require_no_copies(

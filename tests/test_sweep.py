@@ -239,6 +239,18 @@ def test_sweep_says_when_val_has_chosen_the_weights_too():
     assert "Val has chosen the step of the weights, too" in shown
 
 
+def test_copies_of_train_videos_are_left_out_before_anything_is_trained(tmp_path):
+    copies = {"val 0/02": "train 1/03", "val 4/07": "train 0/00", "test 1/00": "train 2/01"}
+    make_shards(tmp_path / "s", copies=copies)
+    asked = ["sweep", "--over", "beta=0", *SMALL, "--shards", tmp_path / "s"]
+    shown = done(*asked, "--save", tmp_path / "r").stderr
+    said = "left out, as they equal train videos byte for byte: 2 videos ('val 0/02', 'val 4/07')"
+    assert shown.count(said) == 1
+    (kept,) = load_results(tmp_path / "r")
+    assert len(kept.episodes.video_ids) == 38
+    assert not set(copies) & set(kept.episodes.video_ids)
+
+
 def test_default_ways_beyond_the_classes_of_val_are_lowered_with_a_note(tmp_path):
     make_shards(tmp_path / "few", name="few", classes=(6, 3, 5))
     asked = ["sweep", "--over", "beta=0", *SMALL, "--shards", tmp_path / "few", "--json"]

@@ -39,7 +39,7 @@ class SweepSteps:
     def draw(self, asked: Any, typed_ways: Sequence[int] | None, shots: Sequence[int]) -> list[Any]:
         """Draw the episodes; before any training, so that too few classes are found out first."""
         from i2st_model.evaluating.method_table import cell_configs, draw_cells
-        from i2st_model.sweeping.variants import require_apart
+        from i2st_model.sweeping.variants import copies_to_be_seen, require_apart
 
         present = len(self.store.classes_of(asked.split))
         wanted = list(typed_ways or self.ablation.ways or [asked.way])
@@ -48,7 +48,10 @@ class SweepSteps:
         kept = [way for way in wanted if way <= present] or [least]
         if kept != wanted:
             note(f"{asked.split} has {present} classes: ways {kept} instead of {wanted}")
-        cells = draw_cells(self.store, cell_configs(asked, kept, shots))
+        copies = copies_to_be_seen(self.variants, self.store, asked.split)
+        if copies:
+            note(f"left out, as they equal train videos byte for byte: {copies.counted()}")
+        cells = draw_cells(self.store, cell_configs(asked, kept, shots), copies)
         require_apart(self.variants, cells, self.store)
         return cells
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from i2st_model.leaks import find_seen
+from i2st_model.checkpoints import CheckpointInfo
+from i2st_model.copied_videos import find_copies
+from i2st_model.leaks import Seen, find_seen
 from i2st_model.records.episode_sets import EpisodeSet
 from i2st_model.settings import change_config
 from i2st_model.settings_scope import network_defaults
@@ -59,6 +61,26 @@ def plan_variants(
     return planned
 
 
+def copies_to_be_seen(variants: Sequence[Variant], store: StoredVideos, split: str) -> Seen:
+    """Find videos of a split that are copies of what a variant is to be trained on.
+
+    Args:
+        variants: that are to be trained.
+        store: shards of both.
+        split: to evaluate them on.
+
+    Returns:
+        Videos to leave out of the episodes.
+    """
+    ids = [store.reader.video_ids[row] for row in store.rows_of(store.classes_of(split))]
+    copies: dict[str, None] = {}
+    for variant in variants:
+        classes, initial = _to_be_seen(variant, store)
+        known = [] if initial is None else initial.train_feature_hashes
+        copies |= dict.fromkeys(find_copies(classes, known, store.index, ids))
+    return Seen(videos=tuple(copies))
+
+
 def require_apart(
     variants: Sequence[Variant], cells: Sequence[EpisodeSet], store: StoredVideos
 ) -> None:
@@ -73,8 +95,7 @@ def require_apart(
         ConfigError: says which classes or videos of a set a variant trains on.
     """
     for variant in variants:
-        initial, own = initial_info(variant.config), variant.config.classes
-        classes = seen_classes(store.classes_of("train") if own is None else own, initial)
+        classes, initial = _to_be_seen(variant, store)
         hashes = np.array([] if initial is None else initial.train_video_hashes, dtype=np.int64)
         for cell in cells:
             seen = find_seen(classes, hashes, cell.class_names, cell.video_ids)
@@ -83,6 +104,12 @@ def require_apart(
                     f"{variant.name}: it would be trained on {seen.counted()} of the evaluation; "
                     "unseen ones were needed; pass another --split, or train on other classes"
                 )
+
+
+def _to_be_seen(variant: Variant, store: StoredVideos) -> tuple[list[str], CheckpointInfo | None]:
+    """Classes that a variant will have seen, and the run that it starts from."""
+    initial, own = initial_info(variant.config), variant.config.classes
+    return seen_classes(store.classes_of("train") if own is None else own, initial), initial
 
 
 def _plain(config: TrainConfig, num_stored: int) -> TrainConfig:
