@@ -57,6 +57,30 @@ def test_text_is_aligned_with_the_best_in_bold():
     ]
 
 
+@pytest.mark.parametrize(
+    ("width", "titles"),
+    [
+        (68, [["5-way 1-shot", "5-way 5-shot", "A - B"]]),
+        (67, [["5-way 1-shot", "5-way 5-shot"], ["A - B"]]),
+        (45, [["5-way 1-shot"], ["5-way 5-shot"], ["A - B"]]),
+        (10, [["5-way 1-shot"], ["5-way 5-shot"], ["A - B"]]),
+    ],
+)
+def test_a_table_that_is_wider_than_the_terminal_goes_on_below(width, titles):
+    whole = re.sub(r"\x1b\[\dm", "", render(TABLE, "table")).splitlines()
+    shown = re.sub(r"\x1b\[\dm", "", render(TABLE, "table", width))
+    *blocks, last = shown.split("\n\n")
+    blocks.append("\n".join(last.splitlines()[:5]))
+    notes = last.splitlines()[5:]
+    assert " ".join(notes) == " ".join(whole[5:])
+    cells = [[re.split(" {2,}", line) for line in block.splitlines()] for block in blocks]
+    assert [block[0] for block in cells] == [["method", *own] for own in titles]
+    for number in range(2, 5):
+        words = [cells[0][number][0], *(w for block in cells for w in block[number][1:])]
+        assert words == re.split(" {2,}", whole[number])
+    assert all(len(line) <= max(width, 36) for line in shown.splitlines())
+
+
 def test_markdown_escapes_what_markdown_would_read():
     lines = render(TABLE, "markdown").splitlines()
     assert lines[1] == "| --- | --- | --- | --- |"

@@ -35,7 +35,7 @@ from i2st_model.commands.options import (
     Threads,
     Ways,
 )
-from pipeline.commands.console import note, show_json, show_settings
+from pipeline.commands.console import note, show_json, show_settings, table_width
 from pipeline.commands.options import Device, Json, refuse_typed
 from pipeline.commands.progress import progress
 
@@ -108,7 +108,8 @@ def compare(
     if as_json:
         show_json(comparison_json((first, second), cells, found))
         return
-    typer.echo(render(comparison_table((first, second), cells, found), form or "table"))
+    table = comparison_table((first, second), cells, found)
+    typer.echo(render(table, form or "table", table_width()))
 
 
 def _refuse_unread(ctx: typer.Context, *, kept: bool, evaluated: bool, replayed: bool) -> None:

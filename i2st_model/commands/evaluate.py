@@ -34,7 +34,7 @@ from i2st_model.commands.options import (
     Threads,
     Ways,
 )
-from pipeline.commands.console import note, printable, show_json, show_settings
+from pipeline.commands.console import note, printable, show_json, show_settings, table_width
 from pipeline.commands.options import Device, Json, refuse_typed, typed_names
 from pipeline.commands.progress import progress
 
@@ -142,8 +142,10 @@ def _show(
 
     sentence = len(methods) == len(found[0]) == 1 and form is None
     if per_class and (sentence or asked):
-        typer.echo(render(class_table(methods, found), form or "table"))
+        typer.echo(render(class_table(methods, found), form or "table", table_width()))
     if sentence:
         typer.echo(printable(found[0][0].sentence()))
     else:
-        typer.echo(render(result_table(methods, found), form or "table"))
+        if asked and per_class:
+            typer.echo()
+        typer.echo(render(result_table(methods, found), form or "table", table_width()))

@@ -17,7 +17,7 @@ from i2st_model.commands.options import (
     Ways,
 )
 from i2st_model.commands.sweep_steps import SweepSteps
-from pipeline.commands.console import note, show_json
+from pipeline.commands.console import note, show_json, table_width
 from pipeline.commands.options import Device, Json, refuse_typed, typed_names
 from pipeline.errors import ConfigError
 
@@ -131,7 +131,7 @@ def sweep(
         show_json({"variants": sweeping.to_json(cells, compared), "notes": notes})
         return
     table = sweep_table(sweeping.variants, cells, compared, over=interval, notes=notes)
-    typer.echo(render(table, form))
+    typer.echo(render(table, form, table_width()))
 
 
 def _show_plan(runs: Sequence[Mapping[str, Any]], form: str, as_json: bool) -> None:
@@ -157,7 +157,7 @@ def _show_plan(runs: Sequence[Mapping[str, Any]], form: str, as_json: bool) -> N
     told = f"{len(steps)} of {len(runs)} runs would be trained, {sum(steps)} steps in all."
     columns = ("seed", "steps", "trained", "run")
     table = ResultTable(columns=columns, rows=rows, notes=(told,), head="settings")
-    typer.echo(render(table, form))
+    typer.echo(render(table, form, table_width()))
 
 
 def _require_interval(name: str, seeds: int) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,24 +33,54 @@ def _word(cell: Cell) -> str:
     return ABSENT if cell is None else str(cell)
 
 
-def text(table: ResultTable) -> str:
-    """Aligned columns, the best in bold on a terminal."""
-    names = [row.label for row in table.rows]
-    plain = _grid(table, _word, str)
+def text(table: ResultTable, width: int | None = None) -> str:
+    """Aligned columns, the best in bold on a terminal.
+
+    Args:
+        table: what to show.
+        width: columns of the terminal; what does not fit goes on below. None keeps it in one piece.
+
+    Returns:
+        The table and its notes.
+    """
     lines = [
         [table.head, *table.columns],
-        *([n, *own] for n, own in zip(names, plain, strict=True)),
+        *([row.label, *map(_word, row.cells)] for row in table.rows),
     ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    shown = []
-    for number, line in enumerate(lines, start=-1):
-        padded = [word.ljust(width) for word, width in zip(line, widths, strict=True)]
-        for column, rows in enumerate(table.best, start=1):
-            if number in rows:
-                padded[column] = padded[column].replace(line[column], BOLD.format(line[column]), 1)
-        shown.append("  ".join(padded).rstrip())
-    rule = "  ".join("-" * width for width in widths)
-    return "\n".join([shown[0], rule, *shown[1:], *table.all_notes])
+    best = (frozenset[int](), *table.best)
+    columns = list(map(_column, zip(*lines, strict=True), best))
+    blocks = [
+        "\n".join("  ".join(line).rstrip() for line in zip(*block, strict=True))
+        for block in _blocks(columns, width)
+    ]
+    notes = [textwrap.fill(note, width) if width else note for note in table.all_notes]
+    return "\n".join(["\n\n".join(blocks), *notes])
+
+
+def _column(words: Sequence[str], best: frozenset[int]) -> list[str]:
+    """Words of a column below its title and a rule, all of one width."""
+    width = max(map(len, words))
+    title, *cells = (word.ljust(width) for word in words)
+    bold = [
+        cell.replace(word, BOLD.format(word), 1) if row in best else cell
+        for row, (word, cell) in enumerate(zip(words[1:], cells, strict=True))
+    ]
+    return [title, "-" * width, *bold]
+
+
+def _blocks(columns: list[list[str]], width: int | None) -> list[list[list[str]]]:
+    """Columns in groups that are as wide as the terminal; the first column stands in each."""
+    names, *rest = columns
+    blocks: list[list[list[str]]] = []
+    left = 0
+    for column in rest:
+        needed = 2 + len(column[1])  # the rule: words may hold letters that show nothing
+        if not blocks or (width is not None and needed > left):
+            blocks.append([names])
+            left = (width or 0) - len(names[1])
+        blocks[-1].append(column)
+        left -= needed
+    return blocks
 
 
 def markdown(table: ResultTable) -> str:

@@ -17,12 +17,13 @@ FORMS: dict[str, Callable[[ResultTable], str]] = {
 }
 
 
-def render(table: ResultTable, form: str) -> str:
+def render(table: ResultTable, form: str, width: int | None = None) -> str:
     """Write a table out.
 
     Args:
         table: what to show.
         form: a key of `FORMS`.
+        width: columns of the terminal, for the form that is read there; None where it is none.
 
     Returns:
         Text without a line feed at its end.
@@ -31,7 +32,7 @@ def render(table: ResultTable, form: str) -> str:
         ConfigError: there is no such form.
     """
     require_form(form)
-    return FORMS[form](table)
+    return text(table, width) if form == "table" else FORMS[form](table)
 
 
 def require_form(form: str) -> None:

@@ -111,9 +111,14 @@ def show_table(rows: Sequence[Sequence[Any]], titles: Sequence[str]) -> None:
         table.add_column(title, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*("-" if value is None else printable(str(value)) for value in row))
-    # Into a file or a pipe every row stays on one line. Brackets in a class name are no markup.
-    width = None if sys.stdout.isatty() else 200
+    # Brackets in a class name are no markup.
+    width = table_width() or 200
     Console(highlight=False, markup=False, emoji=False, width=width).print(table)
+
+
+def table_width() -> int | None:
+    """Columns of the terminal; None into a file or a pipe, where every row stays on one line."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def failure_line(failure: Any) -> str:
