@@ -59,11 +59,14 @@ def test_what_is_under_way_is_said_in_place_of_the_words_and_while_it_lasts(cloc
     lines.show(1, 6, "64 episodes")
     clock[0] = 140
     lines.break_silence()
+    lines.show(6, 6, "384 episodes", under_way="looking at 1,000 val videos")
+    lines.show(6, 6, "384 episodes, val 50.0")
     assert capsys.readouterr().err.splitlines() == [
         "steps 0/6: looking at 1,000 val videos",
         "steps 0/6: looking at 1,000 val videos for 60 s",
         "steps 1/6: 64 episodes",
         "steps 1/6: at work for 60 s",
+        "steps 6/6: 384 episodes, val 50.0",
     ]
 
 

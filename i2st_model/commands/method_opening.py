@@ -38,6 +38,7 @@ def open_methods(
         CheckpointError: a checkpoint is damaged.
         ShardError: the shards are damaged.
     """
+    from i2st_model.end_to_end.frame_store import MOST_FRAMES
     from i2st_model.evaluating.method_runs import run_labels
     from i2st_model.evaluating.method_table import ReadyMethod
     from i2st_model.evaluating.run_choice import choose_method_runs
@@ -54,7 +55,10 @@ def open_methods(
     stores = _Stores(folder, own_frames, device, of_runs[0] if of_runs else None)
     on_settings({"method": methods, "frames": own_frames})
     if stores.encoder_run and any(one.run is None for one in chosen):
-        note(f"methods without a run see the frames by the encoder of {stores.encoder_run}")
+        note(
+            f"methods without a run see the frames by the encoder of {stores.encoder_run}; to "
+            f"centre one, it first encodes up to {MOST_FRAMES:,} frames of train videos"
+        )
     ready = []
     for one, label in zip(chosen, run_labels(chosen), strict=True):
         store = stores.seen_by(one.run)

@@ -93,7 +93,8 @@ class _Lines:
             now = self._stepped = time.monotonic()
             self._count, self._under_way = f" {done}/{total}", under_way
             words = under_way or words
-            if now - self._said >= SECONDS_PER_LINE or done == total:
+            ended = done == total and not under_way
+            if now - self._said >= SECONDS_PER_LINE or ended:
                 self._said = now
                 note(f"{self._what}{self._count}" + (f": {words}" if words else ""))
 
