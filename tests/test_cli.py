@@ -342,6 +342,7 @@ def test_info_has_the_promised_keys_and_tells_why_videos_failed(extracted):
     assert values["fingerprint"]["encoder"]["name"] == "efficientnet-lite0"
     text = works("info", extracted / "shards").stdout
     assert re.search(r"failures +1\n", text)
+    assert re.search(r"tokens +49 x 1280 per frame\n.*size_bytes +\d+ \([\d.]+ MiB\)\n", text, re.S)
     assert "skipped clap/broken: undecodable: " in text
 
 

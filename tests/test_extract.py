@@ -11,6 +11,7 @@ import pytest
 import torch
 from extraction_fake_decoder import pictures
 
+from pipeline.commands.extraction_report import _words_of
 from pipeline.decoding.comparison import Difference
 from pipeline.errors import BackendError, ConfigError, ResourceError
 from pipeline.extract import check_decoders, extract
@@ -290,6 +291,12 @@ def test_progress_says_which_stage_sets_the_speed():
     assert progress.stage_rates == pytest.approx({"decode": 10.0, "encode": 2.5, "write": 20.0})
     assert progress.busiest_stage == "encode"
     assert progress.seconds_left == 25.0
+    assert _words_of(progress) == (
+        "2 videos/s, 25 s left, 10 failed; each stage alone: decode 10/s, encode 2.5/s (busiest), "
+        "write 20/s"
+    )
+    unused = replace(progress, stage_seconds={**progress.stage_seconds, "segment": 1e-4})
+    assert "segment" not in unused.stage_rates
     slow_disk = replace(progress, stage_seconds={**progress.stage_seconds, "write": 9.0})
     assert slow_disk.busiest_stage == "write"
 

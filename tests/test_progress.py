@@ -104,7 +104,7 @@ def test_on_a_narrow_terminal_the_words_give_way_and_not_the_count(monkeypatch):
     for name, value in {"COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
     with progress("videos") as show:
-        show(29, 30, "0.41/s, 54 s left, 0 failed; alone: decode 3.1, segment 2.38, encode 0.49")
+        show(29, 30, "0.41/s, 54 s left, 0 failed; each stage alone: decode 3.1/s, encode 0.49/s")
     plain = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", screen.getvalue())
     last = [line for line in re.split(r"[\r\n]", plain) if "29/30" in line][-1]
     assert "videos" in last

@@ -48,6 +48,9 @@ def info(
     values["classes"] = ", ".join(
         f"{split} {len(present[split])} of {len(names)}" for split, names in index.classes.items()
     )
+    values["frames"] = f"{index.num_frames} per video"
+    values["tokens"] = f"{index.num_tokens} x {index.token_dim} per frame"
+    values["embedding"] = f"{index.embedding_dim} per frame"
     values["views"] = ", ".join(index.view_names) or None
     of_features = () if has_features else ("tokens", "embedding", "views")
     for key in ("classes_present", "fingerprint", *of_features):

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pipeline.extraction.stages import HAND_STAGES
 from pipeline.shards.records import Failure
 
+LEAST_SHARE = 0.001
+"""A stage that takes less does nothing, as that of masks without a segmenter."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExtractProgress:
@@ -37,13 +40,13 @@ class ExtractProgress:
 
     @property
     def stage_shares(self) -> dict[str, float]:
-        """Stage -> share of the hands' time; for ``write`` share of the writer's."""
+        """Stage -> share of the hands' time, for ``write`` of the writer's; none that is nothing."""
         of_hands = sum(self.stage_seconds.get(stage, 0.0) for stage in HAND_STAGES)
         totals = dict.fromkeys(HAND_STAGES, of_hands) | {"write": self.seconds}
         return {
             stage: seconds / totals[stage]
             for stage, seconds in self.stage_seconds.items()
-            if seconds > 0
+            if seconds > LEAST_SHARE * totals[stage]
         }
 
     @property
