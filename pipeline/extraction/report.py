@@ -40,7 +40,7 @@ class ExtractProgress:
 
     @property
     def stage_shares(self) -> dict[str, float]:
-        """Stage -> share of the hands' time, for ``write`` of the writer's; none that is nothing."""
+        """Stage -> share of the hands' time, for ``write`` of the writer's; none that is 0."""
         of_hands = sum(self.stage_seconds.get(stage, 0.0) for stage in HAND_STAGES)
         totals = dict.fromkeys(HAND_STAGES, of_hands) | {"write": self.seconds}
         return {
