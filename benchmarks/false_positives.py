@@ -7,8 +7,9 @@ of equal true accuracy (`benchmarks.simulated_methods`) answer 1,000 5-way episo
 class; classes, videos and episodes are drawn afresh each time. A 95 % interval leaves out 0 in 5 %
 of the simulations where it answers the question "other classes and other videos". Expected before
 the first run: 5 % for the interval over classes, far more for that over episodes as soon as videos
-or classes differ. Where a method has several training seeds, each draws its effects afresh, so that
-all luck is that of a training; expected: 5 % for the interval over seeds.
+or classes differ; where classes do not differ 5 % for the interval over videos, or over sources
+where clips of one are alike. Where a method has several training seeds, each draws its effects
+afresh, so that all luck is that of a training; expected: 5 % for the interval over seeds.
 """
 
 import argparse
@@ -21,23 +22,32 @@ from benchmarks.simulated_methods import answer, draw_set
 from i2st_model.comparison import compare
 
 NAMES = ("episodes", "videos", "classes", "seeds")
+CLIPS = 5
+"""Of each source, where sources differ."""
 EFFECTS = {"of_classes": 0.4, "pulls": 0.4, "of_videos": 0.6, "of_support": 0.6}
 """Spread of what classes and videos do, beside an ease of 1.5 and answers that vary by 1.3."""
+OF_VIDEOS = {"of_videos": 1.0, "of_support": 0.5}
+OF_SOURCES = {**OF_VIDEOS, "of_one_source": CLIPS}
 
 WORLDS: tuple[tuple[str, Mapping[str, Any], Mapping[str, Any]], ...] = (
     ("10 classes", EFFECTS, {"classes": 10}),
     ("16 classes", EFFECTS, {"classes": 16}),
     ("24 classes", EFFECTS, {"classes": 24}),
     ("24 classes, 5-shot", EFFECTS, {"classes": 24, "shot": 5}),
-    ("10 classes, 2-way", EFFECTS, {"classes": 10, "way": 2}),
+    *(
+        (f"{classes} classes, {way}-way", EFFECTS, {"classes": classes, "way": way})
+        for way in (3, 2)
+        for classes in (10, 16, 24)
+    ),
     ("10 classes, 3 training seeds", EFFECTS, {"classes": 10, "seeds": 3}),
     ("10 classes, 5 training seeds", EFFECTS, {"classes": 10, "seeds": 5}),
     ("5 classes, all in every episode", EFFECTS, {"classes": 5}),
-    ("10 classes that do not differ", {"of_videos": 1.0, "of_support": 0.5}, {"classes": 10}),
+    ("10 classes that do not differ", OF_VIDEOS, {"classes": 10}),
+    ("the same, 5 clips of each source alike", OF_SOURCES, {"classes": 10}),
     (
-        "the same, 5 clips of each source alike",
-        {"of_videos": 1.0, "of_support": 0.5, "of_one_source": 5},
-        {"classes": 10},
+        "the same, query and support of other sources",
+        OF_SOURCES,
+        {"classes": 10, "disjoint_sources": CLIPS},
     ),
     ("nothing differs", {}, {"classes": 10}),
 )
@@ -69,8 +79,9 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=1000)
     simulations = parser.parse_args().simulations
     print(f"False positives in {simulations} simulations, and median half-width in points\n")
-    print(f"| world | {' | '.join(f'over {name}' for name in NAMES)} |")
-    print(f"|---|{'---|' * len(NAMES)}")
+    heads = ("over episodes", "over videos or sources", "over classes", "over seeds")
+    print(f"| world | {' | '.join(heads)} |")
+    print(f"|---|{'---|' * len(heads)}")
     for world, effects, shape in WORLDS:
         found = false_positives(simulations, effects, **shape)
         cells = [

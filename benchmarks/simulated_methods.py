@@ -7,6 +7,7 @@ videos one of them is.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from i2st_model.records.episode_sets import EpisodeSet
 from i2st_model.records.provenance import Provenance
@@ -22,18 +23,28 @@ def draw_set(
     way: int = 5,
     shot: int = 1,
     queries: int = 1,
+    disjoint_sources: int = 0,
 ) -> EpisodeSet:
-    """Episodes over classes with the same number of videos each."""
+    """Episodes over classes with the same number of videos each.
+
+    Where ``disjoint_sources`` is not 0, each source has as many clips, one after the other, and no
+    support clip is of a source of its class's queries.
+    """
     names = [f"c{number:03d}/{video:03d}" for number in range(classes) for video in range(videos)]
     chosen = rng.random((episodes, classes)).argsort(axis=1)[:, :way]
-    clips = rng.random((episodes, way, videos)).argsort(axis=2)[:, :, : shot + queries]
+    order = rng.random((episodes, way, videos))
+    if disjoint_sources:
+        order += _beside_queries(order, queries, disjoint_sources)
+    clips = order.argsort(axis=2)[:, :, : shot + queries]
+    if disjoint_sources:
+        clips = np.roll(clips, shot, axis=2)
     clips = clips + videos * chosen[:, :, None]
     return EpisodeSet(
         dataset="simulated",
         digest="0" * 64,
         split="test",
         seed=0,
-        disjoint_groups=False,
+        disjoint_groups=disjoint_sources > 0,
         dropped_classes=(),
         class_names=tuple(f"c{number:03d}" for number in range(classes)),
         video_ids=tuple(names),
@@ -41,6 +52,15 @@ def draw_set(
         support=clips[:, :, :shot],
         query=clips[:, :, shot:],
     )
+
+
+def _beside_queries(order: NDArray, queries: int, clips: int) -> NDArray[np.bool_]:
+    """Which videos share a source with the first ones of an order, and are not these."""
+    first = order.argsort(axis=2)[:, :, :queries]
+    sources = np.arange(order.shape[2]) // clips
+    beside: NDArray[np.bool_] = (sources == (first // clips)[..., None]).any(axis=2)
+    np.put_along_axis(beside, first, False, axis=2)
+    return beside
 
 
 def answer(
@@ -71,4 +91,9 @@ def answer(
     own = ease + easy[episodes.classes][:, :, None] + clip[episodes.query]
     utility[:, np.arange(way), :, np.arange(way)] += own.transpose(1, 0, 2)
     made_by = Provenance(method=name, uses_class_names=False, digest="0" * 64, precision="float32")
-    return Result(made_by=made_by, episodes=episodes, predicted=utility.argmax(axis=-1))
+    return Result(
+        made_by=made_by,
+        episodes=episodes,
+        predicted=utility.argmax(axis=-1),
+        video_source=np.arange(total) // of_one_source if of_one_source > 1 else None,
+    )

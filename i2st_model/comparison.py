@@ -1,7 +1,8 @@
 """Two methods on the same episodes: their difference, and how far each reason could move it.
 
 One difference, four intervals, since "could this be chance?" has four meanings: other episodes of
-these videos, other videos of these classes, other classes, other trainings.
+these videos, other videos of these classes (other sources of videos, where they are known), other
+classes, other trainings.
 """
 
 from collections.abc import Sequence
@@ -17,11 +18,13 @@ from i2st_model.statistics import Accuracy, Interval, mean_accuracy
 
 QUESTIONS = {
     "episodes": "would other episodes of these videos say the same?",
-    "videos": "would other videos of these classes? Clips of one source count as independent.",
+    "videos": "would other videos of these classes? Each counts as a source of its own.",
     "classes": "would other classes, with their own videos?",
     "seeds": "would other trainings?",
 }
 """What each interval answers."""
+OF_SOURCES = "would videos of these classes from other sources?"
+"""What that over videos answers where clips share sources."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +41,8 @@ class Comparison:
     """Why an interval is absent; methods without training have no seeds to speak of."""
     num_classes: int
     num_videos: int
+    num_sources: int
+    """Of the videos; as many as videos where each has its own."""
     num_seeds: int
     """Pairs of trainings; 1 where neither side has several."""
     uses_class_names: tuple[bool, bool]
@@ -54,6 +59,10 @@ class Comparison:
         """First minus second, in percentage points."""
         return self.first.mean - self.second.mean
 
+    def over(self, name: str) -> str:
+        """What an interval of `QUESTIONS` is over, in words: clips of one source count together."""
+        return "sources" if name == "videos" and self.num_sources < self.num_videos else name
+
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
         return {
@@ -67,6 +76,7 @@ class Comparison:
             "why_not": self.why_not,
             "num_classes": self.num_classes,
             "num_videos": self.num_videos,
+            "num_sources": self.num_sources,
             "num_seeds": self.num_seeds,
             "uses_class_names": list(self.uses_class_names),
             "one_training": list(self.one_training),
@@ -100,6 +110,7 @@ def compare(first: Sequence[Result], second: Sequence[Result]) -> Comparison:
         why_not=found.why_not,
         num_classes=len(np.unique(first[0].episodes.classes)),
         num_videos=len(first[0].episodes.video_ids),
+        num_sources=found.num_sources,
         num_seeds=max(len(first), len(second)),
         uses_class_names=(_knows_names(first), _knows_names(second)),
         runs=(_runs(first), _runs(second)),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from i2st_model.checkpoints import Checkpoint
 from i2st_model.copied_videos import require_no_copies
+from i2st_model.drawing.class_videos import number_groups
 from i2st_model.evaluating.config import EvaluateConfig
 from i2st_model.evaluating.engine import PreparedVideos, predict
 from i2st_model.evaluating.episode_draws import draw_episodes
@@ -119,11 +120,22 @@ def evaluate_sets(
             prepared, episodes, own, batch_episodes=config.batch_episodes, on_batch=tell
         )
         done += episodes.num_episodes
-        result = Result(made_by=made_by, episodes=episodes, predicted=predicted)
+        result = Result(
+            made_by=made_by,
+            episodes=episodes,
+            predicted=predicted,
+            video_source=_sources(store.reader.groups[own]),
+        )
         path = None if checkpoint is None else str(checkpoint.path)
         dataset = store.index.dataset_name
         found.append(evaluation_of(result, config, dataset=dataset, checkpoint=path))
     return tuple(found)
+
+
+def _sources(groups: NDArray[np.str_]) -> NDArray[np.int64] | None:
+    """Source number of each video; None where none is shared."""
+    numbers = number_groups(groups)
+    return numbers if len(np.unique(numbers)) < len(numbers) else None
 
 
 @torch.no_grad()

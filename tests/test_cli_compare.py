@@ -92,6 +92,19 @@ def test_table_says_which_interval_answers_what():
     assert "no interval over seeds" not in text  # nothing was trained
 
 
+def test_saved_files_keep_the_sources_of_their_videos(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_shards(tmp_path / "shards" / "toy", signal=1.0, group_size=2)
+    done("evaluate", *FEW, "--method", "otam,bi_mhm", "--save", "r")
+    live, kept = found("compare", "otam", "bi_mhm", *FEW), found("compare", "r@otam", "r@bi_mhm")
+    assert live["cells"] == kept["cells"]
+    assert (live["cells"][0]["num_videos"], live["cells"][0]["num_sources"]) == (40, 20)
+    text = done("compare", "r@otam", "r@bi_mhm").stdout
+    assert "40 videos of 20 sources" in text
+    assert "A - B, over sources" in text
+    assert "over videos" not in text
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -68,6 +68,31 @@ def test_predictions_say_what_is_right_by_hand(results):
     assert found.per_episode[1:].tolist() == [1.0] * 39
 
 
+def test_sources_are_kept_where_clips_share_them(tmp_path):
+    store = FeatureStore(make_shards(tmp_path / "toy", signal=1.0, group_size=2))
+    method = load_method("protonet", store, shards="s", device="cpu")[0]
+    direct = evaluate(method, store, FEW).result
+    save_episodes(tmp_path / "e", direct.episodes)
+    assert set(safetensors.numpy.load_file(tmp_path / "e")) == {"query", "support", "video_class"}
+    (replayed,) = evaluate_sets(method, store, [load_episodes(tmp_path / "e")], FEW)
+    sha = save_results(tmp_path / "r", [direct])
+    assert save_results(tmp_path / "r", [replayed.result]) == sha
+    unknown = replace(direct, video_source=None)
+    save_results(tmp_path / "r", [unknown, direct])
+    # Clips 00 and 01 of a class are of one source, and so on.
+    names = [f"{one[:-2]}{int(one[-2:]) // 2}" for one in direct.episodes.video_ids]
+    for one in (direct, *load_results(tmp_path / "r")):
+        same = one.sources[:, None] == one.sources
+        np.testing.assert_array_equal(same, np.array(names)[:, None] == names)
+    save_results(tmp_path / "r", [unknown])
+    assert load_results(tmp_path / "r")[0].video_source is None
+
+
+def test_a_video_without_a_known_source_is_its_own(results):
+    assert results[0].video_source is None
+    assert results[0].sources.tolist() == list(range(40))
+
+
 @pytest.mark.parametrize("name", ["protonet", "bi_mhm", "linear_probe", "random"])
 def test_two_evaluations_and_a_replayed_episode_file_give_one_sha256(store, tmp_path, name):
     def saved(evaluation):
@@ -125,6 +150,14 @@ def parts(results, tmp_path):
         (lambda v, a: a.pop("cells/1/query"), "its query is absent"),
         (lambda v, a: a.update({"predicted/3": a["predicted/0"]}), "are not those of queries"),
         (lambda v, a: a["predicted/3"].fill(3), "a prediction lies outside 0 .. 2"),
+        (
+            lambda v, a: a.update({"cells/1/video_source": np.zeros(39, np.uint8)}),
+            r"40 videos have sources of shape \(39,\)",
+        ),
+        (
+            lambda v, a: a.update({"cells/1/video_source": np.full(40, 40, np.uint8)}),
+            "a source number lies outside 0 .. 39",
+        ),
     ],
 )
 def test_files_that_contradict_themselves_are_refused_though_sealed(

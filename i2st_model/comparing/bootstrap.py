@@ -43,13 +43,17 @@ def student_quantile(scores: NDArray[np.float64], *, rounds: int = ROUNDS, seed:
 
 
 def class_half_width(
-    scores: NDArray[np.float64], by_chance: float, *, seed: int = 0
+    scores: NDArray[np.float64], by_chance: float, returned: float, *, seed: int = 0
 ) -> float | None:
     """95 % half-width of a sum over other classes, each with videos of its own.
+
+    A class's companions in an episode are any of the others, never the class itself, and answers
+    concern both; so a score shows but (C - 1 - returned) / (C - 1) of a class's effect.
 
     Args:
         scores: (C,) what each class adds to the sum, see `class_scores`.
         by_chance: what single episodes bring to the sum of squares beyond their due.
+        returned: share of a gain on queries that the scores of other classes repeat, see `Gains`.
         seed: of the resampling.
 
     Returns:
@@ -61,4 +65,5 @@ def class_half_width(
     squares = float((scores**2).sum())
     # Half of it at least: what is taken off is an estimate, and never the queries' own share.
     variance = count / (count - 1) * max(squares - by_chance, squares / 2)
-    return variance**0.5 * student_quantile(scores, seed=seed) if variance > 0 else 0.0
+    shown = 1 - returned / (count - 1)
+    return variance**0.5 / shown * student_quantile(scores, seed=seed) if variance > 0 else 0.0

@@ -1,12 +1,12 @@
-"""What each class and each video adds to a paired difference of two methods.
+"""What each class adds to a paired difference of two methods.
 
-Shape letters: E episodes, N way, K shot, q queries per class, C classes, V videos.
+Shape letters: E episodes, N way, q queries per class, C classes, V videos.
 
 Episodes repeat classes and videos, so they are not independent: 10,000 of them say little about
 classes that are not among the ten they draw. A mean over episodes is a U-statistic of classes and
-videos; here are its first-order terms (Hoeffding 1948), which sum up all that one class or video
-does. A class asks queries, and it draws the queries of others to itself; answers are dyadic data
-(Aronow, Samii and Assenova 2015, arXiv:1312.3398). A video is a query, and it is a support clip.
+videos; here are its first-order terms (Hoeffding 1948), which sum up all that one class does. It
+asks queries, and it draws the queries of others to itself; answers are dyadic data (Aronow, Samii
+and Assenova 2015, arXiv:1312.3398). `i2st_model.comparing.sources` has the terms of videos.
 """
 
 from collections.abc import Sequence
@@ -31,6 +31,10 @@ class Gains:
     drawn: Floats
     """(E, N): queries of other classes that the second loses to this class, minus those that the
     first loses; see `lost_to`."""
+    returned: float
+    """Share of the wrong answers that `lost_to` counts; 1 at 2-way."""
+    sources: NDArray[np.int64]
+    """(V,) source number of each video."""
 
     @property
     def mean(self) -> float:
@@ -50,7 +54,16 @@ def gains_of(first: Sequence[Result], second: Sequence[Result]) -> Gains:
     """
     right = [np.mean([r.correct for r in side], axis=0, dtype=float) for side in (first, second)]
     lost = [np.mean([lost_to(r) for r in side], axis=0) for side in (first, second)]
-    return Gains(episodes=first[0].episodes, own=right[0] - right[1], drawn=lost[1] - lost[0])
+    wrong = sum(float((1 - one).sum()) for one in right)
+    # Files from before sources were kept do not know them.
+    known = next((r for r in (*first, *second) if r.video_source is not None), first[0])
+    return Gains(
+        episodes=known.episodes,
+        own=right[0] - right[1],
+        drawn=lost[1] - lost[0],
+        returned=float(np.sum(lost)) / wrong if wrong else 1.0,
+        sources=known.sources,
+    )
 
 
 def lost_to(result: Result) -> Floats:
@@ -75,7 +88,7 @@ def lost_to(result: Result) -> Floats:
     wrong = ~result.correct
     place = np.arange(len(wrong))[:, None, None] * way + result.predicted
     weights = np.broadcast_to(instead_EN[:, :, None], wrong.shape)[wrong]
-    return _sums(place[wrong], weights, len(wrong) * way).reshape(len(wrong), way)
+    return sums(place[wrong], weights, len(wrong) * way).reshape(len(wrong), way)
 
 
 def class_scores(gains: Gains) -> tuple[Floats, float]:
@@ -91,56 +104,9 @@ def class_scores(gains: Gains) -> tuple[Floats, float]:
     classes, queries = gains.episodes.classes, gains.own.shape[2]
     own_EN = gains.own.sum(axis=2) - gains.mean * queries
     slot_EN = own_EN + gains.drawn - gains.drawn.mean()
-    scores = _sums(classes, slot_EN, len(gains.episodes.class_names))
+    scores = sums(classes, slot_EN, len(gains.episodes.class_names))
     by_chance = float((slot_EN**2).sum() - (own_EN.sum(axis=1) ** 2).sum())
     return scores[np.unique(classes)], by_chance
-
-
-def video_variance(gains: Gains) -> float | None:
-    """Variance of the mean over other videos of the same classes.
-
-    A video's score sums what is gained beyond its class's mean where it is the query and where it
-    is a support clip. What single episodes bring to the squares of the scores by chance is taken
-    off, and the variance over episodes put in its place.
-
-    Args:
-        gains: of one method on another.
-
-    Returns:
-        Variance of ``gains.mean``; None where a class has no more videos than an episode takes.
-    """
-    episodes, classes = gains.episodes, gains.episodes.classes
-    sizes = np.bincount(episodes.video_class, minlength=len(episodes.class_names))
-    taken = episodes.shot + episodes.queries
-    if sizes[np.unique(classes)].min() <= taken:
-        return None
-    own = gains.own - class_means(classes, gains.own.mean(axis=2))[:, :, None]
-    slot_EN = own.sum(axis=2) + gains.drawn - class_means(classes, gains.drawn)
-    total = len(episodes.video_ids)
-    scores = _sums(episodes.query, own, total)
-    scores += _sums(episodes.support, slot_EN[:, :, None], total)
-    # Of a class's n videos an episode takes m, so a score shows (n - m) / (n - 1) of its effect.
-    spread = sizes * (sizes - 1.0) / np.maximum(sizes - taken, 1) ** 2
-    by_chance = (spread[classes] * _by_chance(episodes, own, slot_EN, sizes)).sum()
-    of_videos = float((spread[episodes.video_class] * scores**2).sum() - by_chance)
-    of_episodes = float((own.sum(axis=(1, 2)) ** 2).sum())
-    return (max(of_videos, 0.0) + of_episodes) / gains.own.size**2
-
-
-def _by_chance(
-    episodes: EpisodeSet, own: Floats, slot_EN: Floats, sizes: NDArray[np.int64]
-) -> Floats:
-    """Expected squares of scores where videos make no difference: each slot takes any of n.
-
-    Episodes meet in a video once in n; as a class's slots sum to 0, what they bring together there
-    is minus what each would bring with itself.
-    """
-    share_EN = 1 / sizes[episodes.classes]
-    shot = episodes.shot
-    as_query = (own**2).sum(axis=2) - share_EN * own.sum(axis=2) ** 2
-    as_support = shot * (1 - shot * share_EN) * slot_EN**2
-    # A query is no support clip of its own episode.
-    return as_query + as_support - 2 * shot * share_EN * own.sum(axis=2) * slot_EN
 
 
 def class_means(classes: NDArray[np.int64], values: Floats) -> Floats:
@@ -154,13 +120,22 @@ def class_means(classes: NDArray[np.int64], values: Floats) -> Floats:
         (E, N).
     """
     count = np.bincount(classes.ravel())
-    total = _sums(classes, values, len(count))
+    total = sums(classes, values, len(count))
     means: Floats = (total / np.maximum(count, 1))[classes]
     return means
 
 
-def _sums(numbers: NDArray[np.int64], values: Floats, count: int) -> Floats:
-    """Sum up the values that stand beside each number below ``count``."""
+def sums(numbers: NDArray[np.int64], values: Floats, count: int) -> Floats:
+    """Sum up the values that stand beside each number.
+
+    Args:
+        numbers: any shape, below ``count``.
+        values: of a shape that broadcasts to it.
+        count: of numbers.
+
+    Returns:
+        (count,).
+    """
     weights = np.broadcast_to(values, numbers.shape).ravel()
     found = np.bincount(numbers.ravel(), weights=weights, minlength=count)
     return found.astype(np.float64, copy=False)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from i2st_model.comparison import QUESTIONS, Comparison
+from i2st_model.comparison import OF_SOURCES, QUESTIONS, Comparison
 from i2st_model.records.episode_sets import EpisodeSet
 from i2st_model.reporting.result_tables import ResultTable, Row
 
@@ -31,7 +31,9 @@ def comparison_table(
     ]
     told = [name for name in QUESTIONS if any(one.intervals[name] for one in found)]
     rows = [
-        Row(name=f"A - B, over {name}", cells=tuple(one.intervals[name] for one in found))
+        Row(
+            name=f"A - B, over {found[0].over(name)}", cells=tuple(c.intervals[name] for c in found)
+        )
         for name in told
     ]
     return ResultTable(
@@ -41,7 +43,7 @@ def comparison_table(
             _data(cells[0], found[0]),
             *_runs(found[0]),
             *_inputs(found[0]),
-            *_questions(told),
+            *_questions([found[0].over(name) for name in told]),
             *_alone(found[0]),
             *_absent(found),
         ),
@@ -82,15 +84,17 @@ def _facts(cell: EpisodeSet) -> dict[str, Any]:
 def _data(cell: EpisodeSet, found: Comparison) -> str:
     where = f"{cell.dataset} {cell.split}".strip()
     runs = f", {found.num_seeds} training seeds" if found.num_seeds > 1 else ""
+    shared = found.num_sources < found.num_videos
+    videos = f"{found.num_videos} videos{f' of {found.num_sources} sources' if shared else ''}"
     return (
-        f"{where}: {found.num_classes} classes, {found.num_videos} videos, {cell.num_episodes} "
+        f"{where}: {found.num_classes} classes, {videos}, {cell.num_episodes} "
         f"episodes, {cell.queries} {'queries' if cell.queries > 1 else 'query'} per class, seed "
         f"{cell.seed}{runs}; percent, 95 % intervals; digest {cell.digest[:12]}."
     )
 
 
 def _questions(told: Sequence[str]) -> list[str]:
-    asked = [f"over {name}: {QUESTIONS[name]}" for name in told]
+    asked = [f"over {name}: {QUESTIONS.get(name, OF_SOURCES)}" for name in told]
     return [
         *asked,
         "An interval without 0 answers its own question alone: that a method is better in general "
@@ -117,7 +121,7 @@ def _absent(found: Sequence[Comparison]) -> list[str]:
     names: dict[str, dict[str, None]] = {}
     for one in found:
         for name, why in one.why_not.items():
-            names.setdefault(why, {})[name] = None
+            names.setdefault(why, {})[one.over(name)] = None
     return [f"no interval over {', '.join(of)}: {why}." for why, of in names.items()]
 
 

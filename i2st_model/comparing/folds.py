@@ -21,7 +21,8 @@ def join_folds(results: Sequence[Result]) -> Result:
         results: one per fold, of the same way, shot and queries; no class lies in two folds.
 
     Returns:
-        All episodes, fold after fold; `compare` takes it. What made it is said of the first fold.
+        All episodes, fold after fold; `compare` takes it. What made it is said of the first fold;
+        a source whose clips lie in two folds counts in each.
 
     Raises:
         ValueError: the folds differ in shape or share a class or a video.
@@ -53,7 +54,14 @@ def join_folds(results: Sequence[Result]) -> Result:
         query=moved([one.query for one in every]),
     )
     predicted = np.concatenate([result.predicted for result in results])
-    return replace(results[0], episodes=joined, predicted=predicted)
+    sources = [one.sources + start for one, start in zip(results, first_video, strict=True)]
+    known = any(one.video_source is not None for one in results)
+    return replace(
+        results[0],
+        episodes=joined,
+        predicted=predicted,
+        video_source=np.concatenate(sources)[order] if known else None,
+    )
 
 
 def _starts(lengths: Sequence[int]) -> list[int]:

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from i2st_model.comparing.bootstrap import class_half_width
-from i2st_model.comparing.clusters import Gains, class_scores, gains_of, video_variance
+from i2st_model.comparing.clusters import Gains, class_scores, gains_of
+from i2st_model.comparing.sources import degrees_of_freedom, source_variance
 from i2st_model.records.results import Result
-from i2st_model.statistics import Z_95, Interval, mean_accuracy, seed_interval
+from i2st_model.statistics import Interval, mean_accuracy, seed_interval, t_quantile
 
 FLAT = 1e-9
 """Points; half-widths below it are rounding of values that are all the same."""
@@ -19,6 +22,8 @@ class Intervals:
     intervals: dict[str, Interval | None]
     why_not: dict[str, str]
     """Why one is absent."""
+    num_sources: int
+    """Of the videos; as many as videos where each has its own."""
 
 
 def difference_intervals(first: Sequence[Result], second: Sequence[Result]) -> Intervals:
@@ -37,22 +42,26 @@ def difference_intervals(first: Sequence[Result], second: Sequence[Result]) -> I
     found = {name: _around(over_episodes.mean, half) for name, half in halves.items()}
     found["seeds"] = seed_interval(_per_seed(first, second))
     why_not = {name: _WHY_NOT[name] for name, one in found.items() if one is None}
+    num_sources = len(np.unique(gains.sources))
+    if "videos" in why_not and num_sources < len(gains.sources):
+        why_not["videos"] = _NO_SOURCES
     if not any(one.made_by.run for one in [*first, *second]):
         why_not.pop("seeds", None)
     for name, one in found.items():
         if one is not None and one.half_width < FLAT:
             found[name], why_not[name] = None, _why_flat(gains, name)
-    return Intervals(intervals=found, why_not=why_not)
+    return Intervals(intervals=found, why_not=why_not, num_sources=num_sources)
 
 
 def _half_widths(gains: Gains, over_episodes: float) -> dict[str, float | None]:
     """None where the data cannot tell. Other videos bring other episodes, classes other videos."""
     halves: dict[str, float | None] = {"episodes": over_episodes, "videos": None, "classes": None}
     least = over_episodes
-    variance = video_variance(gains)
+    variance = source_variance(gains)
     if variance is not None:
-        halves["videos"] = least = max(100 * Z_95 * variance**0.5, least)
-    half = class_half_width(*class_scores(gains))
+        quantile = t_quantile(degrees_of_freedom(gains))
+        halves["videos"] = least = max(100 * quantile * variance**0.5, least)
+    half = class_half_width(*class_scores(gains), gains.returned)
     if half is not None:
         halves["classes"] = max(100 * half / gains.own.size, least)
     return halves
@@ -75,6 +84,7 @@ def _why_flat(gains: Gains, name: str) -> str:
     return f"every {what} differs by the same"
 
 
+_NO_SOURCES = "an episode takes clips of too many of a class's sources to tell them apart"
 _WHY_NOT = {
     "videos": "a class has no more videos than an episode takes",
     "classes": "three classes or fewer say nothing about others",

@@ -4,7 +4,7 @@ One file of `i2st_model.records.array_files` holds any number of methods and cel
 the episodes of each cell once, as in an episode file, and the predictions of each method. `compare`
 reads them; two runs of one evaluation give the same bytes.
 
-Shape letters: E episodes, N way, q queries per class.
+Shape letters: E episodes, N way, q queries per class, V videos.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,6 +29,8 @@ from i2st_model.records.provenance import Provenance, provenance_values, read_pr
 
 FORMAT = "i2st-results"
 FORMAT_VERSION = 1
+SOURCE = "video_source"
+"""Array of a cell; absent in older files, and where each video has a source of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,6 +41,9 @@ class Result:
     episodes: EpisodeSet
     predicted: NDArray[np.int64]
     """(E, N, q) position among the episode's classes; right where it equals the middle index."""
+    video_source: NDArray[np.int64] | None = None
+    """(V,) number of the source that each of the episodes' videos was cut from, below V; None where
+    nothing is known of sources or each video has its own."""
 
     def __post_init__(self) -> None:
         if self.predicted.shape != self.episodes.query.shape:
@@ -48,6 +53,18 @@ class Result:
             )
         if not 0 <= int(self.predicted.min()) <= int(self.predicted.max()) < self.episodes.way:
             raise ValueError(f"a prediction lies outside 0 .. {self.episodes.way - 1}")
+        videos = len(self.episodes.video_ids)
+        if self.sources.shape != (videos,):
+            raise ValueError(f"{videos} videos have sources of shape {self.sources.shape}")
+        if not 0 <= int(self.sources.min()) <= int(self.sources.max()) < videos:
+            raise ValueError(f"a source number lies outside 0 .. {videos - 1}")
+
+    @property
+    def sources(self) -> NDArray[np.int64]:
+        """(V,) source number of each video; its own where no other is known."""
+        if self.video_source is None:
+            return np.arange(len(self.episodes.video_ids))
+        return self.video_source
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
@@ -66,7 +83,8 @@ def save_results(path: Path, results: Sequence[Result]) -> str:
 
     Args:
         path: final place; its folder exists.
-        results: at least one; results on one set of episodes share it.
+        results: at least one; results on one set of episodes share it, and the sources that any
+            of them knows.
 
     Returns:
         sha256 of the file.
@@ -81,6 +99,9 @@ def save_results(path: Path, results: Sequence[Result]) -> str:
     for number, cell in enumerate(cells):
         arrays |= {f"cells/{number}/{name}": a for name, a in episode_arrays(cell).items()}
     for number, result in enumerate(results):
+        if result.video_source is not None:
+            name = f"cells/{place[id(result.episodes)]}/{SOURCE}"
+            arrays.setdefault(name, result.video_source.astype(smallest_type(len(result.sources))))
         arrays[f"predicted/{number}"] = result.predicted.astype(smallest_type(result.episodes.way))
     values = {
         "format": FORMAT,
@@ -116,21 +137,23 @@ def load_results(path: Path) -> tuple[Result, ...]:
     ]
     listed = enumerate(values["results"])
     return tuple(
-        _result(path, cells, said, arrays.get(f"predicted/{number}")) for number, said in listed
+        _result(path, cells, said, arrays, f"predicted/{number}") for number, said in listed
     )
 
 
 def _result(
-    path: Path, cells: Sequence[EpisodeSet], said: Mapping[str, Any], predicted: NDArray | None
+    path: Path, cells: Sequence[EpisodeSet], said: Mapping[str, Any], arrays: Arrays, name: str
 ) -> Result:
-    number = said.get("cell")
+    number, predicted = said.get("cell"), arrays.get(name)
     if predicted is None or type(number) is not int or not 0 <= number < len(cells):
         refuse(path, "a result lacks its episodes or predictions")
+    source = arrays.get(f"cells/{number}/{SOURCE}")
     try:
         return Result(
             made_by=read_provenance(said),
             episodes=cells[number],
             predicted=predicted.astype(np.int64),
+            video_source=None if source is None else source.astype(np.int64),
         )
     except ValueError as error:
         refuse(path, str(error))

@@ -81,7 +81,8 @@ def sweep_notes(
         Sentences below the table.
     """
     first, several = compared[0][0], len(compared) > 1
-    differences = f"; differences with 95 % intervals over {over}" if several else ""
+    units = first.over(over)
+    differences = f"; differences with 95 % intervals over {units}" if several else ""
     notes = [
         f"{cell.dataset} {cell.split}: mean accuracy in percent over {cell.num_episodes} episodes "
         f"of {first.num_classes} classes and {seeds} {'trainings' if seeds > 1 else 'training'}, "
@@ -90,7 +91,7 @@ def sweep_notes(
     # The first row is compared with itself, where nothing differs.
     every = [one.why_not for own in compared[1:] for one in own]
     reasons = dict.fromkeys(why_not[over] for why_not in every if over in why_not)
-    notes += [f"no interval over {over}: {why}." for why in reasons]
+    notes += [f"no interval over {units}: {why}." for why in reasons]
     if cell.split == "test":
         notes.append("Read on the test split: a setting chosen by this table is chosen on test.")
     elif cell.split == "val" and selected_on_val:
