@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from pipeline.commands import progress as module
+from pipeline.commands.console import note
 from pipeline.commands.progress import progress
 
 
@@ -91,6 +92,24 @@ def test_a_bar_on_a_terminal_shows_the_time_that_passes(monkeypatch):
     with progress("videos") as show:
         show(3, 7, "2/s")
     assert re.search(r"videos.*3/7.*0:00:0\d.*2/s", stderr.getvalue())
+
+
+def test_a_note_is_printed_above_the_bar_and_not_into_it(monkeypatch):
+    class Terminal(io.TextIOWrapper):
+        def isatty(self):
+            return True
+
+    written = io.BytesIO()
+    screen = Terminal(written, encoding="utf-8")
+    monkeypatch.setattr(sys, "stderr", screen)
+    for name, value in {"COLUMNS": "80", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    with progress("steps") as show:
+        show(0, 7, "")
+        note("run: runs/a")
+    screen.flush()
+    # Back to the first column, the bar's line erased, the note on a line of its own.
+    assert re.search(rb"\r\x1b\[2K(\x1b\[0m)?run: runs/a\s*\n", written.getvalue())
 
 
 class Terminal(io.StringIO):

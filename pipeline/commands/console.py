@@ -16,7 +16,8 @@ EXIT_SIGNAL = 128
 
 def note(sentence: str) -> None:
     """Print a sentence that is no result."""
-    typer.echo(sentence, err=True)
+    # typer.echo writes past what a bar puts in place of stderr, and so into the bar's line.
+    print(sentence, file=sys.stderr)
 
 
 def printable(text: str) -> str:
