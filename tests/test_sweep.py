@@ -200,6 +200,16 @@ def test_sweep_trains_once_and_evaluates_every_variant_on_the_same_episodes(tmp_
     )
 
 
+def test_a_variant_that_cannot_be_trained_is_named_before_any_is_and_the_hint_works(tmp_path):
+    make_shards(tmp_path / "bare", name="bare", masks=False)
+    asked = ["sweep", "--over", "beta=0,0.5", *SMALL, "--shards", tmp_path / "bare"]
+    line = refusal(*asked)
+    assert "beta=0.5: the shards of bare hold no masks, masks='true' asks for them" in line
+    assert line.endswith("or train with --set masks=off")
+    assert not list(Path("runs").glob("sweep-bare/*"))
+    assert "2 of 2 runs" in done(*asked, "--set", "masks=off", "--dry-run").stdout
+
+
 def test_a_dry_run_says_what_would_be_trained_and_trains_nothing():
     before = set(Path("runs").glob("sweep-toy/*"))
     words = ["--over", "alpha=0.25,0.75", *SMALL, "--seeds", 2, "--dry-run"]

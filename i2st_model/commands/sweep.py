@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from i2st_model.commands.lists import new_file, numbers, settings_over
+from i2st_model.commands.opening import show_training_settings
 from i2st_model.commands.options import (
     AllowNondeterministic,
     Queries,
@@ -115,6 +116,7 @@ def sweep(
     typed_ways = numbers("--way", way) if "way" in typed else None
     sweeping = SweepSteps(start, ablation, shards, seeds)
     cells = sweeping.draw(asked, typed_ways, numbers("--shot", shot))
+    show_training_settings(start, seeds=seeds)
     if dry_run:
         _show_plan(sweeping.plan(), form, as_json)
         return

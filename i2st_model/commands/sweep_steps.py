@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from i2st_model.commands.method_opening import RUNS, SHARDS
-from i2st_model.commands.opening import open_features, show_training_settings
+from i2st_model.commands.opening import open_features
 from pipeline.commands.console import note
 from pipeline.commands.progress import progress
 
@@ -29,7 +29,6 @@ class SweepSteps:
             dataset=self.store.index.dataset_name,
             digest=self.store.index.digest,
         )
-        show_training_settings(start, seeds=seeds)
 
     @property
     def runs(self) -> list[Any]:
@@ -37,10 +36,12 @@ class SweepSteps:
         return [run for own in self.planned for run in own]
 
     def draw(self, asked: Any, typed_ways: Sequence[int] | None, shots: Sequence[int]) -> list[Any]:
-        """Draw the episodes; before any training, so that too few classes are found out first."""
+        """Draw the episodes; before any training, so that what cannot be is found out first."""
         from i2st_model.evaluating.method_table import cell_configs, draw_cells
+        from i2st_model.sweeping.trainable import require_trainable
         from i2st_model.sweeping.variants import copies_to_be_seen, require_apart
 
+        require_trainable(self.variants, self.store)
         present = len(self.store.classes_of(asked.split))
         wanted = list(typed_ways or self.ablation.ways or [asked.way])
         # A way that was typed is meant; a default gives way, as that of val does in training.
