@@ -18,6 +18,7 @@ from i2st_model.comparing.sources import (
 )
 from i2st_model.comparison import compare
 from i2st_model.statistics import t_quantile
+from i2st_model.sweeping.sweep_table import sweep_notes
 
 
 def pair(seed, *, effects, sources=None, **shape):
@@ -172,6 +173,9 @@ def test_the_table_says_that_the_interval_is_over_sources():
     assert "300 videos of 60 sources" in table.notes[0]
     assert any(note.startswith("over sources: would videos of these cl") for note in table.notes)
     assert found.to_json()["num_sources"] == 60
+    own = [[found], [found]]
+    notes = sweep_notes(first.episodes, own, seeds=1, over="videos", selected_on_val=False)
+    assert "with 95 % intervals over sources" in notes[0]
 
 
 # --- A/A: two methods of equal true accuracy, whose luck is that of sources ---
