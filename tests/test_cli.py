@@ -676,6 +676,9 @@ def test_show_refuses_flags_of_the_other_kind_and_what_is_no_video(masked, here)
     line = fails(2, "show", masked / "shards", "--segmenter", "center_prior")
     assert "--segmenter beside shards" in line
     assert "is absent" in fails(2, "show", "gone.avi", "--segmenter", "center_prior")
+    assert "holds 0 images" in fails(2, "show", "mine", "--segmenter", "center_prior")
+    line = fails(2, "show", "mine/jump/clip_0", "--no-masks", "--out", "gone/a.png")
+    assert "cannot write the picture 'gone/a.png' (No such file or directory)" in line
     (here / "unfinished").mkdir()
     shutil.copy(masked / "shards" / "shard-00000.h5", here / "unfinished")
     assert "run `i2st extract` to the end" in fails(4, "show", "unfinished")

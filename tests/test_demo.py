@@ -102,6 +102,12 @@ def test_demo_refuses_a_folder_of_videos_that_it_did_not_make(tmp_path):
     assert not (tmp_path / "README.txt").exists()
 
 
+def test_demo_names_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cannot write .*file \(File exists\).*another --out"):
+        make_demo(tmp_path / "file")
+
+
 def test_demo_says_that_it_is_synthetic(demo):
     root, _ = demo
     text = (root / "README.txt").read_text()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.commands.console import note, printable
-from pipeline.errors import BackendError
+from pipeline.errors import BackendError, ConfigError, VideoError
 
 
 def clip_of_video(
@@ -43,18 +43,23 @@ def clip_of_video(
         built = get_segmenter(segmenter, device=device, masks=mask_files, **options)
     except BackendError as error:
         raise BackendError(str(error).replace("--segmenter none", "--no-masks")) from error
-    shown = clips.clip_of_video(
-        path,
-        manifest,
-        class_name,
-        built,
-        prompts=ClassPrompts(
-            actor=None if actor is None else nouns([actor], "--actor"),
-            objects=nouns(objects, "--prompt") if objects else None,
-        ),
-        prompt_mode=prompt_mode,
-        num_frames=frames,
+    prompts = ClassPrompts(
+        actor=None if actor is None else nouns([actor], "--actor"),
+        objects=nouns(objects, "--prompt") if objects else None,
     )
+    try:
+        shown = clips.clip_of_video(
+            path,
+            manifest,
+            class_name,
+            built,
+            prompts=prompts,
+            prompt_mode=prompt_mode,
+            num_frames=frames,
+        )
+    except VideoError as error:
+        # Of shards one video may be skipped; here nothing would be left to show.
+        raise ConfigError(str(error)) from error
     return printable(path.name), f"segmenter: {segmenter}", [shown]
 
 

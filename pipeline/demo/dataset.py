@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.demo.actions import ACTIONS, Action
 from pipeline.demo.scenes import HEIGHT, WIDTH, Footage, film, make_look, make_scene
 from pipeline.errors import ConfigError
+from pipeline.shards.files import explain_os_error
 
 NUM_FRAMES = 24
 FRAMES_PER_SECOND = 12
@@ -65,7 +66,9 @@ def make_demo(
         The parts of the dataset.
 
     Raises:
-        ConfigError: the folder holds videos that these settings did not make.
+        ConfigError: the folder holds videos that these settings did not make, or cannot be
+            written.
+        ResourceError: the disk is full or fails.
     """
     paths = DemoPaths(table=root / "videos.csv", videos=root / "videos", masks=root / "masks")
     _claim(root, _readme(seed, videos_per_class))
@@ -127,8 +130,11 @@ def _claim(root: Path, readme: str) -> None:
             f"{root} holds other videos than this demo's; needed: a new folder, or one that the "
             "same seed and number of videos made; give another folder or delete this one"
         )
-    root.mkdir(parents=True, exist_ok=True)
-    path.write_text(readme, encoding="utf-8")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        path.write_text(readme, encoding="utf-8")
+    except OSError as error:
+        raise explain_os_error(error, root, len(readme)) from error
 
 
 def _footage(number: int, action: Action, seed: int, count: int) -> Iterator[Footage]:

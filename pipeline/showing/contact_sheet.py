@@ -59,8 +59,9 @@ def save_sheet(sheet: Image.Image, path: Path) -> None:
     try:
         sheet.save(path)
     except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"cannot write the picture {str(path)!a:.200} ({error}); a name such as masks.png in a "
+            f"cannot write the picture {str(path)!a:.200} ({why}); a name such as masks.png in a "
             "folder that can be written was needed; pass another --out"
         ) from error
 
