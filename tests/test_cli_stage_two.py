@@ -90,6 +90,14 @@ def test_train_shows_no_setting_that_it_does_not_read(run, tmp_path):
     assert not names & {"beta", "dice", "val_every", "val_episodes", "init_from", "options"}
 
 
+@pytest.mark.parametrize(
+    "words", [["--device", "cuda:99"], ["--shards", "gone"], ["--frames", 99], ["--run", "gone"]]
+)
+def test_a_refused_evaluation_says_only_why(run, words):
+    assert refusal("evaluate", *words)
+    assert "settings:" not in i2st("evaluate", *words).stderr
+
+
 def test_evaluate_takes_the_newest_run_and_prints_the_documented_keys(run):
     done = i2st("evaluate", "--way", 5, "--shot", 3, "--episodes", 50, "--json")
     found = json.loads(done.stdout)
