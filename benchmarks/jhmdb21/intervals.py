@@ -13,7 +13,7 @@ from i2st_model.statistics import seed_interval
 Pair = tuple[Sequence[Result], Sequence[Result]]
 """Results of two variants on one split, by seed; a single one stands for all seeds."""
 LEGEND = (
-    "In brackets 95 % half-widths over other episodes of these videos, other videos of these "
+    "In brackets 95 % half-widths over other episodes of these videos, other source videos of these "
     "classes, other classes with their own videos, and other training seeds. Folds that test the "
     "same classes again count once in the second and third."
 )
@@ -25,7 +25,7 @@ class Difference:
 
     mean: float
     halves: tuple[float | None, ...]
-    """Over episodes, videos, classes, seeds; None where the data cannot tell."""
+    """Over episodes, sources of videos, classes, seeds; None where the data cannot tell."""
 
     def __str__(self) -> str:
         words = ["-" if half is None else f"{half:.1f}" for half in self.halves]
@@ -40,7 +40,7 @@ def difference(orders: Sequence[Sequence[Pair]]) -> Difference:
             orders share all or most of them.
 
     Returns:
-        Mean over the orders. Episodes differ between orders, videos and classes do not: there an
+        Mean over the orders. Episodes differ between orders, sources and classes do not: there an
         order's half-width stands for all.
     """
     joined = [_joined(pairs) for pairs in orders]
