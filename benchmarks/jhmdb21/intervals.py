@@ -13,7 +13,7 @@ from i2st_model.statistics import seed_interval
 Pair = tuple[Sequence[Result], Sequence[Result]]
 """Results of two variants on one split, by seed; a single one stands for all seeds."""
 LEGEND = (
-    "In brackets 95 % half-widths over other episodes of these videos, other source videos of these "
+    "In brackets 95 % half-widths over other episodes of these videos, other sources of these "
     "classes, other classes with their own videos, and other training seeds. Folds that test the "
     "same classes again count once in the second and third."
 )
