@@ -55,6 +55,7 @@ def place(tmp_path_factory):
     make_shards(folder / "other" / "foreign", name="foreign", fingerprint=foreign)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setenv("COLUMNS", "80")
         trained = i2st(*TRAIN, "--json")
     assert trained.exit_code == 0, trained.output
     (run,) = (folder / "runs").glob("20*")
