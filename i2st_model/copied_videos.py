@@ -56,16 +56,15 @@ def find_copies(
     others = [v for v in index.videos if v.video_id in asked and v.class_name not in trained]
     known = np.isin(hashed([v.features_sha256 for v in others]), train_features)
     here = [v for v in index.videos if v.class_name in trained] if trained_here else []
-    of_content = {_content(video): video.video_id for video in here}
+    # By the whole row, too: in shards that were added to, some videos have no other checksum.
+    named = {one.sha256: one.video_id for one in here}
+    named |= {one.features_sha256: one.video_id for one in here if one.features_sha256}
+    twins = [named.get(v.features_sha256) or named.get(v.sha256) for v in others]
     return {
-        video.video_id: of_content.get(_content(video))
-        for video, is_known in zip(others, known.tolist(), strict=True)
-        if is_known or _content(video) in of_content
+        video.video_id: twin
+        for video, twin, is_known in zip(others, twins, known.tolist(), strict=True)
+        if is_known or twin
     }
-
-
-def _content(video: VideoRow) -> str:
-    return video.features_sha256 or video.sha256
 
 
 def copies_of_trained(

@@ -207,6 +207,15 @@ def test_older_shards_are_compared_by_their_whole_rows(tmp_path, masks, found):
     assert copies_of_trained(info, index, TEST_2) == found
 
 
+@pytest.mark.parametrize("older", ["train", "test"])
+def test_shards_that_were_added_to_are_compared_by_what_both_videos_have(tmp_path, older):
+    index = make_shards(tmp_path / "toy", masks=False, copies=TWINS).index
+    videos = [v._replace(features_sha256="") if v.split == older else v for v in index.videos]
+    mixed = replace(index, videos=tuple(videos))
+    info = trained_on(["train 1", "train 2"]).info
+    assert copies_of_trained(info, mixed, TEST_2) == {"test 2/03": "train 1/00"}
+
+
 def test_hashes_of_features_are_frozen():
     rows = [VideoRow("a", "c", "train", "", 0, 0, 1, 1, 0, "", sums) for sums in ("ab" * 32, "")]
     expected = hashlib.blake2b(b"ab" * 32, digest_size=8).digest()

@@ -147,6 +147,14 @@ def test_settings_that_a_method_does_not_read_are_no_variants_of_it(word):
     assert len(plan_variants(config, read, num_stored=8)) == 4
 
 
+@pytest.mark.parametrize("given", [{"beta": 0.3}, {"preset": "linear"}, {"network": {"dim": 64}}])
+def test_what_all_variants_are_given_is_refused_where_the_method_of_one_does_not_read_it(given):
+    words = [("method=i2st",), ("method=hyrsm",)]
+    with pytest.raises(ConfigError, match="is a setting of i2st, which hyrsm does not read"):
+        plan_variants(TrainConfig(**given), words, num_stored=8)
+    assert len(plan_variants(TrainConfig(network={"dim": 128}), words, num_stored=8)) == 2
+
+
 def test_table_holds_each_variant_less_the_first_over_what_was_asked_for():
     rng = np.random.default_rng(0)
     cells = [draw_set(rng, episodes=60, shot=shot) for shot in (1, 5)]

@@ -10,7 +10,7 @@ from i2st_model.copied_videos import find_copies
 from i2st_model.leaks import Seen, find_seen
 from i2st_model.records.episode_sets import EpisodeSet
 from i2st_model.settings import change_config
-from i2st_model.settings_scope import network_defaults
+from i2st_model.settings_scope import network_defaults, require_read, told
 from i2st_model.stored.videos import StoredVideos
 from i2st_model.training.config import TrainConfig
 from i2st_model.training.initial import initial_info
@@ -50,6 +50,8 @@ def plan_variants(
     for words in variants:
         given = change_config(config, {}, list(words))
         changed = _plain(given, num_stored)
+        # What all variants are given may be for the method of some: no training would begin.
+        require_read(changed.method, told(changed))
         known = any(one.config == changed for one in planned)
         if not known and (changed.frames or 0) <= num_stored:
             planned.append(Variant(name=" ".join(words) or BASE, config=changed))
