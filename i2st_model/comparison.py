@@ -109,7 +109,7 @@ def compare(first: Sequence[Result], second: Sequence[Result]) -> Comparison:
         intervals=found.intervals,
         why_not=found.why_not,
         num_classes=len(np.unique(first[0].episodes.classes)),
-        num_videos=len(first[0].episodes.video_ids),
+        num_videos=found.num_videos,
         num_sources=found.num_sources,
         num_seeds=max(len(first), len(second)),
         uses_class_names=(_knows_names(first), _knows_names(second)),

@@ -135,6 +135,23 @@ def test_a_file_without_sources_takes_those_of_the_other_side():
     assert compare([replace(first, video_source=None)], [second]) == both
 
 
+def test_videos_are_counted_where_their_sources_are_known():
+    first, second = pair(0, episodes=200, effects={}, sources=np.arange(300))
+    episodes = first.episodes
+    more = replace(  # of the same episodes, with videos that none of them drew
+        episodes,
+        video_ids=(*episodes.video_ids, "d/0", "d/1"),
+        video_class=np.append(episodes.video_class, [9, 9]),
+    )
+    for sources in (np.append(np.arange(300), [300, 300]), np.arange(302)):
+        known = replace(second, episodes=more, video_source=sources)
+        for sides in (([replace(first, video_source=None)], [known]), ([known], [first])):
+            found = compare(*sides)
+            assert (found.num_videos, found.num_sources) == (302, len(set(sources)))
+            shared = len(set(sources)) < 302
+            assert found.over("videos") == ("sources" if shared else "videos")
+
+
 def test_the_interval_is_absent_where_sources_cannot_be_told_apart():
     first, second = pair(0, episodes=20, videos=6, shot=5, effects={})
     assert source_variance(gains_of([first], [second])) is None

@@ -22,6 +22,8 @@ class Intervals:
     intervals: dict[str, Interval | None]
     why_not: dict[str, str]
     """Why one is absent."""
+    num_videos: int
+    """Of the side that knows their sources: shards may hold videos that no episode drew."""
     num_sources: int
     """Of the videos; as many as videos where each has its own."""
 
@@ -42,15 +44,17 @@ def difference_intervals(first: Sequence[Result], second: Sequence[Result]) -> I
     found = {name: _around(over_episodes.mean, half) for name, half in halves.items()}
     found["seeds"] = seed_interval(_per_seed(first, second))
     why_not = {name: _WHY_NOT[name] for name, one in found.items() if one is None}
-    num_sources = len(np.unique(gains.sources))
-    if "videos" in why_not and num_sources < len(gains.sources):
+    num_videos, num_sources = len(gains.sources), len(np.unique(gains.sources))
+    if "videos" in why_not and num_sources < num_videos:
         why_not["videos"] = _NO_SOURCES
     if not any(one.made_by.run for one in [*first, *second]):
         why_not.pop("seeds", None)
     for name, one in found.items():
         if one is not None and one.half_width < FLAT:
             found[name], why_not[name] = None, _why_flat(gains, name)
-    return Intervals(intervals=found, why_not=why_not, num_sources=num_sources)
+    return Intervals(
+        intervals=found, why_not=why_not, num_videos=num_videos, num_sources=num_sources
+    )
 
 
 def _half_widths(gains: Gains, over_episodes: float) -> dict[str, float | None]:
