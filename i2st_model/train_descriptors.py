@@ -31,7 +31,7 @@ def centring_classes(
 
     Returns:
         The train split's; for the probe of a network that was trained on this dataset, those that
-        it was trained on. None where nothing is subtracted or the weights bring the mean.
+        it was trained on; empty where nothing is subtracted or the weights bring the mean.
     """
     if isinstance(method, I2st) and method.probe is not None and checkpoint is not None:
         return _classes_seen(checkpoint.info, store)

@@ -285,8 +285,12 @@ def test_what_may_take_longer_than_a_step_is_told_before_it_begins(store, tmp_pa
     assert told == [*first, (2, look), (2, "")]
     told.clear()
     train(config, store, run, resume=True, on_progress=tell)
-    again = [(1, "reading train and val videos"), (1, ""), (2, look), (2, "")]
-    assert told == [*again, (3, look), (3, "")]
+    begun = [(1, "reading train and val videos"), (1, ""), (1, "step 2")]
+    assert told == [*begun, (2, look), (2, ""), (3, look), (3, "")]
+    told.clear()
+    train(replace(config, select="last"), store, tmp_path / "last", on_progress=tell)
+    begun = [(0, "fitting to train videos"), (0, "reading train videos"), (0, ""), (0, "step 1")]
+    assert told == [*begun, (1, ""), (2, ""), (3, "")]
 
 
 @pytest.mark.parametrize("asked", [False, True])

@@ -66,7 +66,7 @@ class Keeper:
         self._tell(replace(self._progress(done), under_way=under_way))
 
     def begin(self, done: int, validation: Validation | None) -> None:
-        """Open the log, and look at the val split before the first step.
+        """Open the log, and look at the val split before the first step of all.
 
         Args:
             done: steps that are done.
@@ -80,7 +80,7 @@ class Keeper:
         if done == 0 and validation is not None:
             first = self._accuracy(0, validation)
             self._log.write({"step": 0, "episodes": 0, "val_accuracy": first})
-            self.say(0, "step 1")
+        self.say(done, f"step {done + 1}")
 
     def after_step(self, step: int, result: StepResult) -> None:
         """Select, log, tell and save as the settings ask for.

@@ -90,7 +90,8 @@ class Trainer:
         self._require_one_start(done)
         with self.ranks.together():
             validation = self._validation()
-            self.keeper.say(done, "reading train and val videos")
+            read = "train" if validation is None else "train and val"
+            self.keeper.say(done, f"reading {read} videos")
             self.learner.open(NO_ROWS if validation is None else validation.rows)
             self.learner.network.train()
             if self.ranks.first:

@@ -18,10 +18,19 @@ from pipeline.shards.records import (
 
 
 def verify(folder: Path) -> list[str]:
-    """Return what is wrong with a dataset, one line per fault; empty when all is right.
+    """Find what is wrong with a dataset.
 
     Every byte is read again, whatever was verified before. Goes on after a fault, so that one
     damaged shard does not hide another.
+
+    Args:
+        folder: of the dataset.
+
+    Returns:
+        One line per fault; empty when all is right.
+
+    Raises:
+        ConfigError: the folder holds no shards.
     """
     folder = Path(folder)
     forget_checked()
