@@ -51,11 +51,12 @@ def find_newest_run(root: Path) -> Path:
     raise ConfigError(f"no finished run in {root}; a checkpoint was needed; run `i2st train`")
 
 
-def unfinished_runs(root: Path) -> list[Path]:
+def unfinished_runs(root: Path, *, digest: str | None = None) -> list[Path]:
     """Return the runs below ``root`` to go on with; the furthest saved, newest one first.
 
     Args:
         root: folder of all runs.
+        digest: of the shards that the runs shall be of; None takes runs of any.
 
     Returns:
         Folders of runs without a checkpoint that no process trains right now.
@@ -68,7 +69,15 @@ def unfinished_runs(root: Path) -> list[Path]:
         and not is_held(path.parent)
         and not (path.parent / CHECKPOINT_NAME).is_file()
     ]
-    return [run for _, run in sorted(ages, reverse=True)]
+    runs = [run for _, run in sorted(ages, reverse=True)]
+    return runs if digest is None else [run for run in runs if _digest(run) == digest]
+
+
+def _digest(run: Path) -> Any:
+    """Digest of the shards of a run; None where its record cannot be read."""
+    with suppress(ConfigError, CheckpointError, OSError):
+        return read_config(run).get("digest")
+    return None
 
 
 def _age(run: Path) -> tuple[bool, int]:

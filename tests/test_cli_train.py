@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from test_training_ranks import start_two
 from i2st_model.checkpoints import load_checkpoint
 from i2st_model.commands.train import FLAGS, train
 from i2st_model.training.config import TrainConfig
-from i2st_model.training.run_folder import locked
+from i2st_model.training.run_folder import locked, withdrawn_if_refused
+from pipeline.errors import ConfigError, ResourceError
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +154,52 @@ def test_more_processes_than_gpus_are_refused_in_one_line(here, repository, monk
 def test_unknown_names_are_answered_with_the_nearest_known_one(here, words, nearest):
     Path("nested.yaml").write_text("train: {betta: 1}\n")
     assert nearest in refusal("train", *words)
+
+
+def test_a_run_that_is_refused_before_its_first_state_leaves_nothing(here, shards):
+    damaged = here / "damaged"
+    shutil.copytree(shards, damaged)
+    for shard in damaged.glob("*.h5"):
+        data = bytearray(shard.read_bytes())
+        data[-1] ^= 1
+        shard.write_bytes(data)
+    done = i2st(*TRAIN, "--shards", damaged)
+    assert done.exit_code == 4, done.output
+    assert list((here / "runs").iterdir()) == []
+    (here / "kept").mkdir()
+    (here / "kept" / "notes.txt").write_text("mine")
+    assert i2st(*TRAIN, "--shards", damaged, "--run", here / "kept").exit_code == 4
+    assert {path.name for path in (here / "kept").iterdir()} <= {".lock", "notes.txt"}
+    for error, name in (
+        (ConfigError("refused"), "state.safetensors"),
+        (ConfigError("refused"), "fault.safetensors"),
+        (ResourceError("full"), "log.jsonl"),
+    ):
+        run = here / type(error).__name__ / name
+        run.mkdir(parents=True)
+        for each in ("config.json", name):
+            (run / each).write_text("{}")
+        with pytest.raises(type(error)), withdrawn_if_refused(run):
+            raise error
+        assert sorted(path.name for path in run.iterdir()) == sorted(["config.json", name])
+
+
+def test_unfinished_runs_of_other_shards_are_not_named_and_their_absent_shards_are(here, shards):
+    own, other, torn = (here / "runs" / name for name in ("own", "other", "torn"))
+    for run, recorded in ((own, here / "shards" / "toy"), (other, here / "gone")):
+        run_of(i2st(*TRAIN, "--run", run, "--json"))
+        (run / "checkpoint.safetensors").unlink()
+        values = json.loads((run / "config.json").read_bytes())
+        digest = values["digest"] if run == own else "0" * 64
+        (run / "config.json").write_text(
+            json.dumps({**values, "digest": digest, "shards": str(recorded)})
+        )
+    torn.mkdir()
+    (torn / "config.json").write_text("{")
+    notes = [line for line in i2st(*TRAIN).stderr.splitlines() if line.startswith("unfinished:")]
+    assert len(notes) == 1
+    assert "runs/own" in notes[0]
+    line = refusal("train", "--run", other, "--resume")
+    assert f"was begun with the shards {here / 'gone'}, which are absent" in line
+    # Settings alone need no shards.
+    assert i2st("train", "--run", other, "--resume", "--print-config").exit_code == 0

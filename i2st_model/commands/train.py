@@ -76,7 +76,7 @@ def train(
     if resume:
         run = run or find_newest_unfinished(RUNS)
         recorded = recorded_run(run)
-        shards, start = shards or recorded.shards, recorded.train
+        start = recorded.train
         threads = threads if "threads" in typed else recorded.threads
     settings = change_config(start, flags, setting or [], file=config)
     if print_config:

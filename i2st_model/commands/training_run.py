@@ -12,7 +12,7 @@ import typer
 from i2st_model.commands.opening import open_features, show_training_settings, used_threads
 from pipeline.commands.console import note
 from pipeline.commands.progress import progress
-from pipeline.errors import I2STError
+from pipeline.errors import ConfigError, I2STError
 
 RUNS = Path("runs")
 
@@ -52,7 +52,7 @@ def train_in_folder(
     Args:
         config: the TrainConfig.
         ranks: the processes that share the run.
-        shards: folder of the shards; None takes the newest.
+        shards: folder of the shards; None takes those of the run that goes on, or the newest.
         run: folder of the run; None makes a new one in runs/
         resume: go on with what is in it.
         allow_nondeterministic: also on other threads or another device.
@@ -60,12 +60,11 @@ def train_in_folder(
     Returns:
         The TrainReport.
     """
-    from i2st_model.runs import find_newest_shards
     from i2st_model.training.run import train as fit
     from i2st_model.training.run_folder import name_latest
 
     with ranks.together():
-        folder = shards or find_newest_shards(Path("shards"))
+        folder = shards or _shards_of(run if resume else None)
         device = ranks.own_device(config.device)
         store = open_features(folder, config.frames, encoder=config.encoder, device=device)
     folder = Path(ranks.from_first(lambda: str(run or _new_run(config, store))))
@@ -95,11 +94,26 @@ def train_in_folder(
     return report
 
 
+def _shards_of(run: Path | None) -> Path:
+    """Shards that a run was begun with; the newest for a new one."""
+    from i2st_model.runs import find_newest_shards, read_config
+
+    if run is None:
+        return find_newest_shards(Path("shards"))
+    shards = Path(str(read_config(run).get("shards")))
+    if not shards.is_dir():
+        raise ConfigError(
+            f"{run} was begun with the shards {shards}, which are absent; they were needed to "
+            "resume; put them back or name their folder with --shards, or name another --run"
+        )
+    return shards
+
+
 def _new_run(config: Any, store: Any) -> Path:
     from i2st_model.runs import unfinished_runs
     from i2st_model.training.run_folder import new_run_folder
 
-    for old in unfinished_runs(RUNS):
+    for old in unfinished_runs(RUNS, digest=store.index.digest):
         note(f"unfinished: {old}; `i2st train --run {old} --resume` would go on with it")
     dataset = store.index.dataset_name
     name = dataset if config.method == "i2st" else f"{dataset}-{config.method}"

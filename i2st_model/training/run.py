@@ -23,7 +23,7 @@ from i2st_model.training.resume import (
     record_run,
     run_status,
 )
-from i2st_model.training.run_folder import locked
+from i2st_model.training.run_folder import locked, withdrawn_if_refused
 from i2st_model.training.setup import own_torch
 from i2st_model.training.trainer import Trainer
 
@@ -88,6 +88,7 @@ def train(
                 require_read(config.method, told(config))
             trainer = Trainer(config, store, run_folder, ranks, tell)
             if ranks.first and status == NEW:
+                held.enter_context(withdrawn_if_refused(run_folder))
                 record_run(config, store, run_folder)
         trainer.run(resume=status == UNFINISHED)
         return trainer.report(time.monotonic() - start)

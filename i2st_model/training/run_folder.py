@@ -1,4 +1,4 @@
-"""The folder of a run that trains: made, held, named as the latest, or removed unused."""
+"""The folder of a run that trains: made, held, named as the latest, or removed as never begun."""
 
 import os
 import time
@@ -7,11 +7,21 @@ from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 
-from i2st_model.runs import LATEST_NAME
+from i2st_model.runs import (
+    CHECKPOINT_NAME,
+    CONFIG_NAME,
+    FAULT_NAME,
+    LATEST_NAME,
+    LOG_NAME,
+    STATE_NAME,
+)
+from i2st_model.training.finite import NotFiniteError
 from i2st_model.whole_files import explain_write
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, I2STError, ResourceError
 from pipeline.shards.lock import LOCK_NAME, FolderLock
 
+GONE_ON_WITH = (STATE_NAME, FAULT_NAME, CHECKPOINT_NAME)
+"""Files that are never removed, nor is the record of a run that has one."""
 STALE_SECONDS = 60.0
 """No process takes so long between making and renaming a link."""
 
@@ -72,6 +82,27 @@ def locked(run_folder: Path) -> Iterator[None]:
     finally:
         _discard_unused(run_folder)
         lock.__exit__(None, None, None)
+
+
+@contextmanager
+def withdrawn_if_refused(run_folder: Path) -> Iterator[None]:
+    """Take back what this process recorded of a new run that is refused before its first state.
+
+    A run whose shards turn out to be damaged would otherwise be one to go on with for ever. After
+    a kill, a full disk or a loss that is not finite it can be gone on with, or looked into.
+
+    Args:
+        run_folder: of a run that this process began and holds.
+    """
+    try:
+        yield
+    except (NotFiniteError, ResourceError):
+        raise
+    except I2STError:
+        if not any((run_folder / name).exists() for name in GONE_ON_WITH):
+            for name in (CONFIG_NAME, LOG_NAME):
+                (run_folder / name).unlink(missing_ok=True)
+        raise
 
 
 def name_latest(run_folder: Path) -> None:
