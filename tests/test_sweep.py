@@ -230,6 +230,15 @@ def test_a_dry_run_says_what_would_be_trained_and_trains_nothing():
     assert set(Path("runs").glob("sweep-toy/*")) == before
 
 
+def test_settings_of_trainings_and_evaluation_are_told_apart():
+    asked = ["--over", "alpha=0.25", *SMALL, "--shot", "1,2", "--seeds", 2, "--set", "shot=3"]
+    shown = done("sweep", *asked, "--episode-seed", 4, "--dry-run").stderr
+    words = shown[shown.index("settings: ") :].split()
+    for word in ("train_episodes=64", "episodes=60", "train_shot=3", "shot=1,2", "train_way=5"):
+        assert words.count(word) == 1
+    assert {"way=5", "queries=1", "split=val", "seed=0", "episode_seed=4", "seeds=2"} <= {*words}
+
+
 def test_sweep_prints_differences_to_the_first_row_on_val():
     shown = done("sweep", "--over", "frames=2,4", *SMALL).stdout.splitlines()
     assert shown[0].split("  ")[0] == "settings"

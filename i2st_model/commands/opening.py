@@ -29,6 +29,18 @@ def show_training_settings(config: Any, **beside: Any) -> None:
         config: a TrainConfig.
         **beside: what else is to be shown.
     """
+    show_settings({**training_settings(config), **beside})
+
+
+def training_settings(config: Any) -> dict[str, Any]:
+    """Settings of a training that it reads, by name.
+
+    Args:
+        config: a TrainConfig.
+
+    Returns:
+        Values, in the order of the config.
+    """
     from i2st_model.evaluating.method_runs import NETWORK_METHOD
     from i2st_model.settings_scope import OF_NETWORK
 
@@ -37,8 +49,7 @@ def show_training_settings(config: Any, **beside: Any) -> None:
         unread |= {"val_every", "val_episodes", "val_classes"}
     if config.masks == "off":
         unread |= {"beta", "dice"}
-    told = {name: value for name, value in config.to_dict().items() if name not in unread}
-    show_settings({**told, **beside})
+    return {name: value for name, value in config.to_dict().items() if name not in unread}
 
 
 def open_features(

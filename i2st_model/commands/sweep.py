@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from i2st_model.commands.lists import new_file, numbers, settings_over
-from i2st_model.commands.opening import show_training_settings
+from i2st_model.commands.opening import training_settings
 from i2st_model.commands.options import (
     AllowNondeterministic,
     Queries,
@@ -18,12 +18,14 @@ from i2st_model.commands.options import (
     Ways,
 )
 from i2st_model.commands.sweep_steps import SweepSteps
-from pipeline.commands.console import note, show_json, table_width
+from pipeline.commands.console import note, show_json, show_settings, table_width
 from pipeline.commands.options import Device, Json, refuse_typed, typed_names
 from pipeline.errors import ConfigError
 
 OF_TRAINING = ("method", "seed", "preset", "select", "device")
 """Flags that are fields of TrainConfig, with its defaults; `train_episodes` is `episodes`."""
+CELL = ("way", "shot")
+"""What tells sets of episodes apart."""
 
 
 def sweep(
@@ -116,7 +118,7 @@ def sweep(
     typed_ways = numbers("--way", way) if "way" in typed else None
     sweeping = SweepSteps(start, ablation, shards, seeds)
     cells = sweeping.draw(asked, typed_ways, numbers("--shot", shot))
-    show_training_settings(start, seeds=seeds)
+    _show_settings(start, seeds, asked, cells)
     if dry_run:
         _show_plan(sweeping.plan(), form, as_json)
         return
@@ -134,6 +136,23 @@ def sweep(
         return
     table = sweep_table(sweeping.variants, cells, compared, over=interval, notes=notes)
     typer.echo(render(table, form, table_width()))
+
+
+def _show_settings(start: Any, seeds: int, asked: Any, cells: Sequence[Any]) -> None:
+    """Print settings of the trainings and of the evaluation, as their flags are called."""
+    drawn = {name: list(dict.fromkeys(getattr(one, name) for one in cells)) for name in CELL}
+    evaluated = {
+        "split": asked.split,
+        **drawn,
+        "queries": asked.queries,
+        "episodes": asked.episodes,
+        "episode_seed": asked.seed,
+    }
+    trained = {
+        f"train_{name}" if name in evaluated else name: value
+        for name, value in training_settings(start).items()
+    }
+    show_settings({**trained, "seeds": seeds, **evaluated})
 
 
 def _show_plan(runs: Sequence[Mapping[str, Any]], form: str, as_json: bool) -> None:
