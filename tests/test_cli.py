@@ -60,7 +60,7 @@ def result_of(*words):
 
 def test_tables_show_brackets_of_names_as_they_are(capsys):
     show_table([("Putting [something] on :dog: [/b]", 1)], ("class", "videos"))
-    assert "Putting [something] on :dog: [/b]   " in capsys.readouterr().out
+    assert "Putting [something] on :dog: [/b]       1" in capsys.readouterr().out
 
 
 def make_clip(folder, number=0):
@@ -562,8 +562,12 @@ def test_masks_score_prints_the_segmenter_beside_its_controls(here):
     assert means["precomputed"]["iou"] == 1
     assert means["whole_frame"]["iou"] == 0.5
     text = works(*words, "--segmenter", "center_prior", "--per-class", "--limit", "1").stdout
-    assert re.search(r"whole_frame +all +8 +0\.500 +0\.500 +0\.500 ", text)
-    assert len(re.findall(r"center_prior", text)) == 2
+    # One source video: no interval.
+    assert re.search(r"whole_frame +8  0\.500  - +0\.500   0\.500 ", text)
+    classes = text.split("IoU by class")[1].splitlines()
+    assert classes[0].split() == ["center_prior", "+/-", "whole_frame", "centre_ellipse"]
+    (name, own, interval, whole, ellipse) = classes[2].split()
+    assert (name, interval, whole, own) == (train_class(here), "-", "0.500", ellipse)
     assert "pass e.g. center_prior" in fails(2, *words, "--segmenter", "none")
     (here / "other" / "golf").mkdir(parents=True)
     for fault in ("holds no mask file", "holds masks of none of"):

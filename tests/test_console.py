@@ -1,8 +1,18 @@
 """What commands print: settings, sizes and times, as a reader sees them."""
 
+import io
+import sys
+
 import pytest
 
-from pipeline.commands.console import byte_words, duration_words, show_result, show_settings
+from pipeline.commands.console import (
+    byte_words,
+    duration_words,
+    note,
+    say,
+    show_result,
+    show_settings,
+)
 
 SETTINGS = {
     "method": "hyrsm",
@@ -66,3 +76,41 @@ def test_results_are_lines_with_sizes_and_times_in_words(capsys):
         "masks       yes",
         "views       -",
     ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+LONG = (
+    "13 of 18 train videos have no mask; check the mask files with "
+    "`i2st show shards/hmdb51 --limit 18` before training\nthen train"
+)
+
+
+def test_a_note_wraps_at_words_on_a_terminal_and_code_stays_whole(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    monkeypatch.setenv("COLUMNS", "50")
+    note(LONG)
+    assert screen.getvalue().splitlines() == [
+        "13 of 18 train videos have no mask; check the mask",
+        "  files with `i2st show shards/hmdb51 --limit 18`",
+        "  before training",
+        "then train",
+    ]
+
+
+def test_a_note_into_a_pipe_is_left_as_it_is(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "50")
+    note(LONG)
+    say(LONG)
+    written = capsys.readouterr()
+    assert written.err == written.out == LONG + "\n"
+
+
+def test_a_sentence_of_a_result_wraps_on_a_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", screen := Terminal())
+    monkeypatch.setenv("COLUMNS", "24")
+    say("means over frames with a true mask")
+    assert screen.getvalue() == "means over frames with a\n  true mask\n"

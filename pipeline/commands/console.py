@@ -1,6 +1,7 @@
 """What commands print, results on stdout and the rest on stderr, and the exit codes they give."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,16 +9,34 @@ from typing import Any
 
 import typer
 
+from pipeline.commands.columns import aligned, wrapped
+
 EXIT_SOME_SKIPPED = 3
 EXIT_REFUSED = 4
 EXIT_SIGNAL = 128
 """Plus the signal's number, as shells do."""
+NO_BREAK = "\xa0"
 
 
 def note(sentence: str) -> None:
     """Print a sentence that is no result."""
     # typer.echo writes past what a bar puts in place of stderr, and so into the bar's line.
-    print(sentence, file=sys.stderr)
+    print(_fitting(sentence) if sys.stderr.isatty() else sentence, file=sys.stderr)
+
+
+def say(sentence: str) -> None:
+    """Print a sentence that belongs to a result."""
+    typer.echo(_fitting(sentence) if sys.stdout.isatty() else sentence)
+
+
+def _fitting(sentence: str) -> str:
+    """Break lines at words, never inside of `code`, which is there to be copied."""
+
+    def fit(line: str) -> str:
+        line = re.sub("`[^`]*`", lambda code: code[0].replace(" ", NO_BREAK), line)
+        return "\n".join(wrapped(line, terminal_width(), "  ")).replace(NO_BREAK, " ")
+
+    return "\n".join(map(fit, sentence.splitlines()))
 
 
 def printable(text: str) -> str:
@@ -27,18 +46,9 @@ def printable(text: str) -> str:
 
 def show_settings(settings: Mapping[str, Any]) -> None:
     """Print every setting of a run, defaults included, in lines that fit the terminal."""
-    import textwrap
-
     # A value with a space in it stays on one line.
-    words = [word.replace(" ", "\xa0") for word in _setting_words(settings)]
-    lines = textwrap.fill(
-        "settings: " + " ".join(words),
-        terminal_width(),
-        subsequent_indent="  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    note(lines.replace("\xa0", " "))
+    words = [word.replace(" ", NO_BREAK) for word in _setting_words(settings)]
+    print(_fitting("settings: " + " ".join(words)), file=sys.stderr)
 
 
 def _setting_words(settings: Mapping[str, Any]) -> Iterator[str]:
@@ -101,20 +111,14 @@ def _value_words(name: str, value: Any) -> str:
 
 
 def show_table(rows: Sequence[Sequence[Any]], titles: Sequence[str]) -> None:
-    """Print rows in aligned columns; numbers to the right."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for column, title in enumerate(titles):
-        numeric = rows and all(isinstance(row[column], int | float) for row in rows)
-        table.add_column(title, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*("-" if value is None else printable(str(value)) for value in row))
-    # Brackets in a class name are no markup.
-    width = table_width() or 200
-    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
+    """Print rows in aligned columns that fit the terminal; numbers to the right."""
+    words = [["-" if value is None else printable(str(value)) for value in row] for row in rows]
+    numbers = [
+        column
+        for column in range(len(titles))
+        if rows and all(isinstance(row[column], int | float) for row in rows)
+    ]
+    typer.echo(aligned(titles, words, table_width(), right=numbers))
 
 
 def table_width() -> int | None:

@@ -1,7 +1,7 @@
 """`i2st masks`: how good a segmenter's masks are."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,6 +9,7 @@ from pipeline.commands.console import (
     EXIT_SOME_SKIPPED,
     failure_line,
     note,
+    say,
     show_json,
     show_table,
 )
@@ -29,6 +30,15 @@ from pipeline.commands.options import (
 )
 from pipeline.commands.progress import progress
 from pipeline.errors import ConfigError
+
+TITLES = {
+    "soft_iou_14": "IoU 14",
+    "soft_iou_7": "IoU 7",
+    "pointing": "pointing",
+    "p_50": "> 0.5",
+    "found": "found",
+}
+"""What stands above the columns of `pipeline.scoring.mask_scores.MEASURES`, all but the IoU."""
 
 
 def masks_score(
@@ -51,7 +61,9 @@ def masks_score(
             min=1, metavar="<int>", help="At most this many videos, in turn from every class."
         ),
     ] = None,
-    per_class: Annotated[bool, typer.Option("--per-class", help="Also class by class.")] = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Also the IoU class by class.")
+    ] = False,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -63,7 +75,6 @@ def masks_score(
     from pipeline.devices import resolve_device
     from pipeline.prompt_tables import load_prompt_tables
     from pipeline.prompted_clips import prompted_clips
-    from pipeline.scoring.score_rows import ALL_CLASSES
     from pipeline.scoring.segmenter_scores import open_truth, score_segmenter, videos_with_truth
     from pipeline.segmenters import get_segmenter
 
@@ -96,24 +107,39 @@ def masks_score(
     if as_json:
         show_json(found.to_json())
     else:
-        rows = [row for row in found.rows if per_class or row.class_name == ALL_CLASSES]
-        measures = list(rows[0].scores)
-        show_table(
-            [
-                (
-                    row.masks,
-                    row.class_name or "all",
-                    row.num_frames,
-                    *(f"{row.scores[name]:.3f}" for name in measures),
-                    None if row.iou_half_width is None else f"{row.iou_half_width:.3f}",
-                )
-                for row in rows
-            ],
-            ("masks", "class", "frames", *measures, "iou +/-"),
-        )
-        typer.echo(
-            f"means over frames with a true mask, of {found.num_videos} train videos; "
-            "+/- is the 95 % half-width over source videos"
-        )
+        _show(found, per_class)
     if found.failures:
         raise typer.Exit(EXIT_SOME_SKIPPED)
+
+
+def _show(found: Any, per_class: bool) -> None:
+    """Print every measure over all classes, and on demand the IoU class by class."""
+    from pipeline.scoring.score_rows import ALL_CLASSES
+
+    tables: dict[str, list[Any]] = {}
+    for row in found.rows:
+        tables.setdefault(row.class_name, []).append(row)
+    overall = tables.pop(ALL_CLASSES)
+    rows = [
+        (row.masks, row.num_frames, _word(row.scores["iou"]), _word(row.iou_half_width))
+        + tuple(_word(row.scores[name]) for name in TITLES)
+        for row in overall
+    ]
+    show_table(rows, ("masks", "frames", "IoU", "+/-", *TITLES.values()))
+    if per_class:
+        typer.echo()
+        of_classes = [
+            (name, _word(own[0].scores["iou"]), _word(own[0].iou_half_width))
+            + tuple(_word(row.scores["iou"]) for row in own[1:])
+            for name, own in tables.items()
+        ]
+        first, *controls = (row.masks for row in overall)
+        show_table(of_classes, ("IoU by class", first, "+/-", *controls))
+    say(
+        f"means over frames with a true mask, of {found.num_videos} train videos; "
+        "+/- is the 95 % half-width over source videos"
+    )
+
+
+def _word(share: float | None) -> str:
+    return "-" if share is None else f"{share:.3f}"
