@@ -142,7 +142,7 @@ def test_evaluate_prints_a_line_of_accuracy_and_its_interval(run):
         (["--run", "nowhere"], "nowhere/config.json is absent; a run was needed"),
         (
             ["--shards", "other/foreign"],
-            "trained on other features than .*: encoder.name 'synthetic' there and 'other' here",
+            "trained on other features than .*: encoder 'synthetic' there and 'other' here",
         ),
         (["--frames", 3], "trained on clips of 4 frames, these have 3"),
         (["--episodes", 1], "episodes=1; at least 2"),

@@ -279,7 +279,7 @@ def test_network_may_be_used_on_another_dataset_of_the_same_features(tmp_path, r
 def test_network_is_refused_on_other_features(tmp_path, run):
     fingerprint = {**FINGERPRINT, "encoder": {"name": "other", "sha256": "0"}}
     store = FeatureStore(make_shards(tmp_path / "s", fingerprint=fingerprint))
-    message = r"encoder\.name 'synthetic' there and 'other' here.*extract with the same"
+    message = r"encoder 'synthetic' there and 'other' here.*extract with the same"
     with pytest.raises(ConfigError, match=message):
         load_method("i2st", store, shards=tmp_path / "s", run=run)
 

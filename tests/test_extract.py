@@ -238,7 +238,7 @@ def test_extract_refuses_shards_of_another_fingerprint(root, tmp_path, dataset, 
         extract(fakes.config(root, tmp_path / "out"), manifest, videos)
     other = replace(manifest, name="others")
     monkeypatch.setenv("I2ST_FAKE_VERSION", "fake 1.0")
-    with pytest.raises(ConfigError, match=r"manifest\.name 'fakes' there .* manifest\.sha256"):
+    with pytest.raises(ConfigError, match=r"manifest 'fakes' there and 'others' here; the"):
         extract(fakes.config(root, tmp_path / "out"), other, videos)
 
 
@@ -292,8 +292,7 @@ def test_progress_says_which_stage_sets_the_speed():
     assert progress.busiest_stage == "encode"
     assert progress.seconds_left == 25.0
     assert _words_of(progress) == (
-        "2 videos/s, 25 s left, 10 failed; each stage alone: decode 10/s, encode 2.5/s (busiest), "
-        "write 20/s"
+        "2 videos/s, 10 failed; each stage alone: decode 10/s, encode 2.5/s (busiest), write 20/s"
     )
     unused = replace(progress, stage_seconds={**progress.stage_seconds, "segment": 1e-4})
     assert "segment" not in unused.stage_rates

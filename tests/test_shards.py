@@ -44,6 +44,7 @@ from pipeline.errors import ConfigError, ResourceError, ShardError
 from pipeline.shards import files
 from pipeline.shards.committed import committed, finish
 from pipeline.shards.failpoints import FAILPOINTS
+from pipeline.shards.fingerprint import differences, require_same_fingerprint
 from pipeline.shards.index import ShardIndex
 from pipeline.shards.lock import FolderLock
 from pipeline.shards.records import FeatureShape, ShardRecord, VideoRow, dataset_digest
@@ -218,12 +219,46 @@ def test_writer_refuses_another_fingerprint_naming_keys_and_values(tmp_path):
     extract(tmp_path, all_features(4))
     other = {"manifest": "5e1f", "frames": 3, "encoder": {"name": "toy"}, "new": True}
     before = contents(tmp_path)
-    match = "encoder.grid 2 there and 'absent' here, frames 2 there and 3 here, new 'absent' there"
+    match = "encoder.grid 2 there and absent here, frames 2 there and 3 here, new absent there"
     with pytest.raises(ConfigError, match=match):
         committed(tmp_path, other)
     with pytest.raises(ConfigError, match=match):
         finish(tmp_path, DATASET, other)
     assert contents(tmp_path) == before
+
+
+def test_what_differs_is_said_by_name_and_hashes_are_said_last_and_short():
+    first, second = "ab" * 32, "cd" * 32
+    there = {
+        "a": {"sha256": first, "grid": 7},
+        "encoder": {"name": "clip", "weights_sha256": first, "grid": 14},
+        "segmenter": {"name": "precomputed", "masks_sha256": first},
+        "prompts": {"nouns": first},
+        "same": {"name": "x", "sizes": [1, 2]},
+    }
+    here = {
+        "a": {"sha256": second, "grid": 8},
+        "encoder": {"name": "lite", "weights_sha256": second, "grid": 7},
+        "segmenter": None,
+        "prompts": None,
+        "same": {"name": "x", "sizes": (1, 2)},
+    }
+    of_a = [
+        "a.grid 7 there and 8 here",
+        f"a.sha256 {first[:12]}... there and {second[:12]}... here",
+    ]
+    named = ["encoder 'clip' there and 'lite' here", "prompts given there and none here"]
+    segmenter = "segmenter 'precomputed' there and none here"
+    assert differences(there, here) == [of_a[0], *named, segmenter, of_a[1]]
+    assert differences({"view": {"x": 1}, "n": None}, {}) == [
+        "n none there and absent here",
+        "view given there and absent here",
+    ]
+    # The prompts of a segmenter go with it.
+    with pytest.raises(ConfigError) as caught:
+        require_same_fingerprint(Path("x"), {**here, **there}, {**there, "segmenter": None})
+    assert str(caught.value).startswith(f"x was extracted with other settings: {segmenter}; ")
+    assert differences(there, {**there}) == []
 
 
 def test_finish_refuses_sidecars_of_two_fingerprints(tmp_path):

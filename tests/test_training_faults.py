@@ -318,7 +318,8 @@ def test_resume_on_other_shards_of_the_same_dataset_is_refused(shards, finished,
     here, other = open_store(shards).index, open_store(tmp_path / "others")
     assert other.index.dataset_name == here.dataset_name
     assert other.index.fingerprint == here.fingerprint
-    message = f"is another run: digest '{here.digest}' there and '{other.index.digest}' here; "
+    digests = [f"{index.digest[:12]}..." for index in (here, other.index)]
+    message = "is another run: digest {} there and {} here; ".format(*digests)
     for folder in (run, finished.run_folder):
         with pytest.raises(ConfigError, match=re.escape(message)):
             train(SMALL, other, folder, resume=True)
@@ -421,9 +422,9 @@ def test_weights_on_another_encoder_are_refused(finished, shards, tmp_path):
 
     with pytest.raises(ConfigError, match="name 'synthetic' there and 'other' here"):
         seen_by(name="other")
-    with pytest.raises(ConfigError, match=r"weights_sha256 None there and 'ab' here; one encoder"):
+    with pytest.raises(ConfigError, match=r"weights_sha256 none there and 'ab' here; one encoder"):
         seen_by(weights_sha256="ab")
-    with pytest.raises(ConfigError, match="embedding_dim None there and 8 here"):
+    with pytest.raises(ConfigError, match="embedding_dim none there and 8 here"):
         seen_by(embedding_dim=8)
     assert not (tmp_path / "run" / CONFIG_NAME).exists()
     seen_by(grid=8, image_size=448)  # the same encoder on larger frames
@@ -435,7 +436,7 @@ def test_weights_on_who_knows_what_are_refused(finished, shards, tmp_path):
     info = replace(known.info, fingerprint={"encoder": ["synthetic"]})
     save_checkpoint(tmp_path / "first", known.weights, info)
     asked = replace(SMALL, init_from=str(tmp_path / "first"))
-    with pytest.raises(ConfigError, match="name None there and 'synthetic' here"):
+    with pytest.raises(ConfigError, match="name none there and 'synthetic' here"):
         train(asked, open_store(shards), tmp_path / "run")
 
 
