@@ -17,11 +17,14 @@ from benchmarks.simulated_methods import answer, draw_set
 from i2st_model.comparison import compare
 from i2st_model.config import PRESETS, network_config
 from i2st_model.records.results import load_results
+from i2st_model.settings import change_config
 from i2st_model.sweeping.ablations import ABLATIONS, variants_over
 from i2st_model.sweeping.planned_runs import plan_runs, run_folder_of
+from i2st_model.sweeping.sweep_runs import train_runs
 from i2st_model.sweeping.sweep_table import compare_variants, sweep_table
 from i2st_model.sweeping.variants import BASE, plan_variants
 from i2st_model.training.config import TrainConfig
+from pipeline.commands import progress
 from pipeline.errors import ConfigError
 
 SETTINGS = ("dim=16", "heads=2", "mask_width=8", "num_instances=2", "perception_layers=1")
@@ -341,6 +344,41 @@ def test_a_run_begun_on_other_threads_is_refused_and_the_hints_work():
     done("sweep", *asked, *SMALL, "--allow-nondeterministic")
     (folder / "checkpoint.safetensors").unlink()
     done("sweep", *asked, *SMALL, "--threads", 3)
+
+
+def test_steps_of_each_training_are_shown_beside_the_trainings_that_are_done(monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_PER_LINE", 0)
+    words = ["--over", "dice=0.0625,0.03125", *SMALL, "--train-episodes", 128]
+    shown = done("sweep", *words, "--set", "log_every=1").stderr.splitlines()
+    names = [f"dice={value} seed 0" for value in (0.0625, 0.03125)]
+    assert f"trainings 0/2: fitting to train videos, {names[0]}" in shown
+    steps = [line for line in shown if re.match(r"trainings \d/2: step \d/", line)]
+    assert steps == [  # 128 episodes are two steps of 64
+        f"trainings {number}/2: step {step}/2, {name}"
+        for number, name in enumerate(names)
+        for step in (0, 1, 2)
+    ]
+    assert shown.index("trainings 0/2") < shown.index(steps[0])
+    said = "\n".join(shown)
+    assert re.search(rf"^trainings 2/2: {names[1]}: runs/sweep-toy/\w+-seed0$", said, re.M)
+
+
+@pytest.mark.slow
+def test_steps_of_trainings_in_other_processes_are_told_before_they_are_yielded(tmp_path):
+    config = change_config(TrainConfig(episodes=128, select="last", device="cpu"), {}, SETTINGS)
+    variants = plan_variants(config, [("beta=0",), ("beta=1",), ("beta=2",)], num_stored=8)
+    planned = plan_runs(variants, seeds=1, root=tmp_path, dataset="toy", digest="a")
+    runs, told = [run for own in planned for run in own], {}
+    finished = train_runs(
+        runs,
+        Path("shards/toy"),
+        jobs=2,
+        threads=1,
+        on_step=lambda run, step, under_way: told.update({run.variant: (step, under_way)}),
+    )
+    for run in finished:
+        assert told[run.variant] == (2, "")
+    assert set(told) == {"beta=0", "beta=1", "beta=2"}
 
 
 @pytest.mark.slow

@@ -67,14 +67,12 @@ class SweepSteps:
 
     def plan(self) -> list[dict[str, Any]]:
         """Say of every run what it is, whether it is there already, and how long it is."""
-        from i2st_model.training.schedules import num_steps
-
         absent = self.absent()
         return [
             {
                 "settings": run.variant,
                 "seed": run.config.seed,
-                "steps": num_steps(run.config.episodes, run.config.episodes_per_step),
+                "steps": _steps_of(run),
                 "trained": run not in absent,
                 "run": str(run.folder),
             }
@@ -88,16 +86,30 @@ class SweepSteps:
         absent = self.absent()
         if len(absent) < len(self.runs):
             note(f"trained already: {len(self.runs) - len(absent)} of {len(self.runs)} runs")
+        if not absent:
+            return
+        doing: dict[Path, str] = {}
+        finished = 0
         with progress("trainings") as show:
-            trained = train_runs(
+
+            def tell(run: Any, step: int, under_way: str) -> None:
+                what = under_way or f"step {step}/{_steps_of(run)}"
+                doing[run.folder] = f"{what}, {_name(run)}"
+                words = "; ".join(doing.values())
+                show(finished, len(absent), words, under_way=words if under_way else "")
+
+            show(0, len(absent), "")
+            for run in train_runs(
                 absent,
                 self.shards,
                 jobs=jobs,
                 threads=threads,
                 allow_nondeterministic=allow_nondeterministic,
-            )
-            for number, run in enumerate(trained, start=1):
-                show(number, len(absent), f"{run.variant} seed {run.config.seed}: {run.folder}")
+                on_step=tell,
+            ):
+                finished += 1
+                doing.pop(run.folder, None)
+                show(finished, len(absent), f"{_name(run)}: {run.folder}")
 
     def evaluate(self, cells: Sequence[Any], asked: Any) -> list[Any]:
         """Evaluate every run on the same episodes."""
@@ -128,3 +140,13 @@ class SweepSteps:
             }
             for variant, runs, own in zip(self.variants, self.planned, compared, strict=True)
         ]
+
+
+def _name(run: Any) -> str:
+    return f"{run.variant} seed {run.config.seed}"
+
+
+def _steps_of(run: Any) -> int:
+    from i2st_model.training.schedules import num_steps
+
+    return num_steps(run.config.episodes, run.config.episodes_per_step)
