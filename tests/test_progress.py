@@ -80,18 +80,19 @@ def test_the_watch_runs_beside_the_work_and_ends_with_it(monkeypatch):
     assert "progress" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_a_bar_on_a_terminal_shows_the_time_that_passes(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
+
+def test_a_bar_on_a_terminal_shows_the_time_that_passes(monkeypatch):
     stderr = Terminal()
     monkeypatch.setattr(sys, "stderr", stderr)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     with progress("videos") as show:
         show(3, 7, "2/s")
-    assert re.search(r"videos.*3/7.*0:00:0\d.*2/s", stderr.getvalue())
+    assert re.search(r"videos.*3/7.*0:00:0\d.*\n.*2/s", stderr.getvalue())
 
 
 def test_a_note_is_printed_above_the_bar_and_not_into_it(monkeypatch):
@@ -112,20 +113,32 @@ def test_a_note_is_printed_above_the_bar_and_not_into_it(monkeypatch):
     assert re.search(rb"\r\x1b\[2K(\x1b\[0m)?run: runs/a\s*\n", written.getvalue())
 
 
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
+STAGES = "0.41 videos/s, 12 failed; each stage alone: decode 3.1/s, encode 0.49/s (busiest)"
 
 
-def test_on_a_narrow_terminal_the_words_give_way_and_not_the_count(monkeypatch):
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_on_a_terminal_of_any_width_all_is_seen_and_no_line_is_too_long(width, monkeypatch):
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    for name, value in {"COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}.items():
+    for name, value in {"COLUMNS": str(width), "TERM": "xterm", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
     with progress("videos") as show:
-        show(29, 30, "0.41/s, 54 s left, 0 failed; each stage alone: decode 3.1/s, encode 0.49/s")
+        show(10_029, 67_013, STAGES, seconds_left=5400)
     plain = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", screen.getvalue())
-    last = [line for line in re.split(r"[\r\n]", plain) if "29/30" in line][-1]
-    assert "videos" in last
-    assert "0.41/s, 54 s left" in last
-    assert len(last) <= 80
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", plain)]
+    last = len(lines) - 1 - next(i for i, one in enumerate(lines[::-1]) if "10029/67013" in one)
+    assert re.search(r"videos .*10029/67013 0:00:0\d 1\.5 h left$", lines[last])
+    assert " ".join(line.strip() for line in lines[last + 1 :]).strip() == STAGES
+    assert max(map(len, lines)) <= width
+
+
+def test_the_time_left_is_said_once_where_the_work_knows_it(clock, capsys):
+    with progress("videos") as show:
+        clock[0] = 10
+        show(3, 9, "2 videos/s", seconds_left=90)
+        clock[0] = 20
+        show(4, 9, "2 videos/s", under_way="closing a shard", seconds_left=80)
+    assert capsys.readouterr().err.splitlines() == [
+        "videos 3/9: 1.5 min left, 2 videos/s",
+        "videos 4/9: closing a shard",
+    ]

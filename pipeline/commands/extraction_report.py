@@ -8,7 +8,6 @@ import typer
 from pipeline.commands.console import (
     EXIT_SIGNAL,
     EXIT_SOME_SKIPPED,
-    duration_words,
     failure_line,
     note,
     show_result,
@@ -26,7 +25,9 @@ def run_extraction(config: Any, source: Any, user_prompts: Any, as_json: bool) -
             source.manifest,
             source.videos,
             user_prompts=user_prompts,
-            on_progress=lambda p: show(p.num_done + p.num_failed, p.num_total, _words_of(p)),
+            on_progress=lambda p: show(
+                p.num_done + p.num_failed, p.num_total, _words_of(p), seconds_left=p.seconds_left
+            ),
             on_note=note,
         )
     _note_faults(report)
@@ -63,16 +64,15 @@ def _note_faults(report: Any) -> None:
 
 
 def _words_of(state: Any) -> str:
-    """Speed of an extraction, the time left, and how fast each stage would be alone."""
+    """Speed of an extraction, and how fast each stage would be alone."""
     if not state.num_new:
         return ""
-    left = duration_words(state.seconds_left)
     stages = ", ".join(
         f"{stage} {rate:.3g}/s" + (" (busiest)" if stage == state.busiest_stage else "")
         for stage, rate in state.stage_rates.items()
     )
     speed = f"{state.videos_per_second:.3g} videos/s"
-    return f"{speed}, {left} left, {state.num_failed} failed; each stage alone: {stages}"
+    return f"{speed}, {state.num_failed} failed; each stage alone: {stages}"
 
 
 def show_estimate(config: Any, source: Any, user_prompts: Any, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from threading import Event, Lock, Thread
 from typing import Protocol
 
-from pipeline.commands.console import note
+from pipeline.commands.console import duration_words, note
 
 SECONDS_PER_LINE = 10
 """Where stderr is no terminal, progress is one line per so many seconds."""
@@ -18,7 +18,15 @@ SILENT_SECONDS = 60
 class Show(Protocol):
     """How far the work is: steps done, steps in all, a few words, and what is under way."""
 
-    def __call__(self, done: int, total: int, words: str, *, under_way: str = "") -> None:
+    def __call__(
+        self,
+        done: int,
+        total: int,
+        words: str,
+        *,
+        under_way: str = "",
+        seconds_left: float | None = None,
+    ) -> None:
         """Show it; what is under way is said in place of the words."""
         ...
 
@@ -30,35 +38,9 @@ def progress(what: str) -> Iterator[Show]:
         with _lines(what) as show:
             yield show
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.table import Column
+    from pipeline.commands.progress_bar import bar
 
-    console, rest = Console(stderr=True), Column(ratio=1, no_wrap=True)
-    columns = (
-        SpinnerColumn(),  # it and the time passed move between steps, too
-        TextColumn(what),
-        BarColumn(bar_width=min(40, console.width // 8)),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        # In a narrow window these words give way, not the count.
-        TextColumn("{task.fields[words]}", markup=False, table_column=rest),
-    )
-    with Progress(*columns, console=console, expand=True) as bar:
-        task = bar.add_task(what, total=None, words="")
-
-        def show(done: int, total: int, words: str, *, under_way: str = "") -> None:
-            bar.update(task, completed=done, total=total, words=under_way or words)
-
+    with bar(what) as show:
         yield show
 
 
@@ -88,11 +70,20 @@ class _Lines:
         self._said = self._stepped = time.monotonic()
         self._count, self._under_way = "", ""
 
-    def show(self, done: int, total: int, words: str, *, under_way: str = "") -> None:
+    def show(
+        self,
+        done: int,
+        total: int,
+        words: str,
+        *,
+        under_way: str = "",
+        seconds_left: float | None = None,
+    ) -> None:
+        left = "" if seconds_left is None or under_way else f"{duration_words(seconds_left)} left"
         with self._lock:
             now = self._stepped = time.monotonic()
             self._count, self._under_way = f" {done}/{total}", under_way
-            words = under_way or words
+            words = ", ".join(filter(None, (left, under_way or words)))
             ended = done == total and not under_way
             if now - self._said >= SECONDS_PER_LINE or ended:
                 self._said = now
