@@ -311,7 +311,12 @@ def test_without_weights_each_way_out_that_is_named_works(here, monkeypatch):
     np.savez(masks, bits=bits, height=32, width=48)
     given = ["--segmenter", "precomputed", "--mask-files", "masks"]
     works(*words, "--encoder", "efficientnet-lite0", *given)
-    assert result_of("info", "shards/hmdb51")["masks"] is True
+    told = result_of("info", "shards/hmdb51")
+    counts = (told["masks"], told["train_videos"], told["train_videos_with_masks"])
+    assert counts[0] is True
+    assert 1 == counts[2] < counts[1]
+    said = f"masks +1 of {counts[1]} train videos\n"
+    assert re.search(said, works("info", "shards/hmdb51").stdout)
     works(*words, "--encoder", "efficientnet-lite0", "--segmenter", "none", "--out", "other")
 
 
@@ -624,8 +629,23 @@ def test_show_writes_a_sheet_of_shards_with_their_masks(masked, here):
     other = next(one for one in CLASSES if one != name)
     (clip,) = result_of(*words, "--video", f"{other}/clip_1")["clips"]
     assert (clip["video_id"], clip["masks"]) == (f"{other}/clip_1", False)
+    assert "1 of 1 videos shown are of " in works(*words, "--video", f"{other}/clip_1").stderr
+    assert "have no masks" not in works(*words, "--video", f"{other}/clip_1", "--no-masks").stderr
     line = fails(2, *words, "--video", f"{other}/clip_9")
     assert f"holds no video '{other}/clip_9'; needed: one of its 6 ids, such as 'clap/cl" in line
+
+
+def test_show_names_pictures_after_what_they_show_and_replaces_none(masked, here):
+    words = ["show", masked / "shards", "--videos", masked / "mine", "--no-masks"]
+    of_one = [*words, "--video", f"{train_class(masked)}/clip_0"]
+    kept = "masks-shards.png"
+    Path(kept).write_text("another picture")
+    written = [works(*asked).stdout.strip() for asked in (words, words, of_one, of_one)]
+    name = f"masks-shards-{train_class(masked)}-clip_0"
+    assert written == ["masks-shards-2.png", "masks-shards-3.png", f"{name}.png", f"{name}-2.png"]
+    assert Path(kept).read_text() == "another picture"
+    works(*words, "--out", kept)
+    assert Image.open(kept).format == "PNG"
 
 
 def test_show_skips_videos_that_are_gone_or_others_than_were_extracted(masked, here):

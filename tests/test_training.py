@@ -28,7 +28,7 @@ from i2st_model.training.setup import build_untrained, pool_sampler
 from i2st_model.training.step import build_optimizer, take_step
 from i2st_model.training.step_pools import step_pools
 from i2st_model.training.validation import Validation
-from pipeline.errors import CheckpointError, ConfigError, I2STError
+from pipeline.errors import CheckpointError, ConfigError, I2STError, ShardError
 
 NETWORK = {"dim": 16, "heads": 2, "mask_width": 8, "num_instances": 2, "perception_layers": 1}
 SMALL = TrainConfig(
@@ -484,16 +484,32 @@ def test_masks_can_be_left_out(store, tmp_path, changes):
     assert log_of(report.run_folder)[1]["mask_loss"] == 0.0
 
 
-def test_masks_of_which_not_one_was_found_are_refused(store, tmp_path, monkeypatch):
-    nothing = store.reader.masks
+def test_masks_of_which_not_one_was_found_are_refused_and_lacking_ones_are_told_of(
+    store, tmp_path, monkeypatch
+):
+    def some(count):
+        return lambda rows: np.arange(len(rows)) < count
 
-    def masks(rows, views=None):
-        given = nothing(rows, views)
-        return given._replace(found=np.zeros_like(given.found))
-
-    monkeypatch.setattr(store.reader, "masks", masks)
-    with pytest.raises(ConfigError, match=r"none of \d+ train videos of toy .* has a mask"):
+    monkeypatch.setattr(store.reader, "with_masks", some(0))
+    with pytest.raises(ConfigError, match=r"none of \d+ train videos of toy has a mask"):
         train(SMALL, store, tmp_path / "run")
+    monkeypatch.setattr(store.reader, "with_masks", some(5))
+    few = replace(SMALL, episodes=SMALL.episodes_per_step)
+    (said,) = [one for one in train(few, store, tmp_path / "run").notes if "mask" in one]
+    num_train = sum(video.split == "train" for video in store.index.videos)
+    assert said.startswith(f"{num_train - 5} of {num_train} train videos have no mask")
+    # Shards whose train videos all have one say nothing, nor do runs that read no masks.
+    monkeypatch.undo()
+    assert not any("mask" in one for one in train(few, store, tmp_path / "all").notes)
+
+
+def test_videos_with_a_mask_are_those_of_which_one_was_found(store):
+    train = np.flatnonzero(store.reader.split == "train")
+    found = store.reader.masks(train).found.any(axis=(1, 2))
+    assert store.reader.with_masks(train).tolist() == found.tolist()
+    test = np.flatnonzero(store.reader.split == "test")
+    with pytest.raises(ShardError, match="masks depend on the label"):
+        store.reader.with_masks(test)
 
 
 def test_masks_asked_for_where_none_are_is_refused(tmp_path):

@@ -59,6 +59,10 @@ class EncodedFrames:
         """Return the masks of train rows over the full frame."""
         return self.frames.masks(rows, views)
 
+    def with_masks(self, rows: ArrayLike) -> NDArray[np.bool_]:
+        """Return (B,): whether a mask was found in any frame of each train row."""
+        return self.frames.with_masks(rows)
+
     def encode(self, rows: NDArray[np.int64], positions: NDArray[np.integer]) -> FrameFeatures:
         """Encode the test views of some frames of videos.
 

@@ -25,3 +25,7 @@ class FeatureReader(VideoReader, Protocol):
     def masks(self, rows: ArrayLike, views: ArrayLike | None = None) -> MaskRows:
         """Return masks of train videos as the view shows them, with a leading axis B."""
         ...
+
+    def with_masks(self, rows: ArrayLike) -> NDArray[np.bool_]:
+        """Return (B,): whether a mask was found in any frame of each train video."""
+        ...

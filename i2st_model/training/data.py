@@ -20,6 +20,7 @@ from i2st_model.training.mask_sources import (
     mask_sources,
     mask_targets,
     masks_wanted,
+    unmasked_note,
 )
 from i2st_model.training.pools import Pool
 from pipeline.views import may_mirror
@@ -88,6 +89,8 @@ class TrainData:
         supervised = masks_wanted(config, store, mask_side)
         self.mask_source = mask_sources(config, store, train_classes) if supervised else None
         """Row of a clip -> row whose masks supervise it."""
+        self.notes = unmasked_note(store, train_classes) if supervised else []
+        """Sentences for the user."""
 
     def batch(self, pool: Pool, number: int) -> Batch:
         """Make the clips of one pool.

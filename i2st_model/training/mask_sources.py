@@ -16,9 +16,6 @@ from i2st_model.features import FeatureStore
 from i2st_model.training.config import TrainConfig
 from pipeline.errors import ConfigError
 
-MAX_LOOKED_AT = 1000
-"""Train videos, evenly spread, among which at least one must have a mask."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskTargets:
@@ -59,6 +56,8 @@ def mask_sources(
 ) -> dict[int, int]:
     """Row of a clip -> row whose masks supervise it; the same one unless masks are shuffled.
 
+    Videos without a mask are among them: what supervises nothing changes no loss.
+
     Args:
         config: the run's settings.
         store: the features.
@@ -70,10 +69,13 @@ def mask_sources(
     Raises:
         ConfigError: not one mask was found.
     """
-    reader = store.reader
-    used = np.isin(reader.class_index, list(train_classes))
-    rows = np.flatnonzero(used & (np.asarray(reader.split) == "train")).tolist()
-    _require_found(config, store, rows)
+    rows = _train_rows(store, train_classes)
+    if not store.reader.with_masks(rows).any():
+        raise ConfigError(
+            f"none of {len(rows)} train videos of {store.index.dataset_name} has a mask, "
+            f"masks={config.masks!r} asks for them; check the names of the mask files and extract "
+            "again, or train with --masks off"
+        )
     if config.masks == "true":
         return {row: row for row in rows}
     order = Words(Stream.MASK_SHUFFLE, config.seed, 0).choose(len(rows), len(rows))
@@ -82,15 +84,28 @@ def mask_sources(
     return {rows[here]: rows[there] for here, there in following}
 
 
-def _require_found(config: TrainConfig, store: FeatureStore, rows: list[int]) -> None:
-    """Refuse to train for hours on masks of which not one was found."""
-    looked_at = rows[:: max(1, len(rows) // MAX_LOOKED_AT)]
-    if not any(store.reader.masks([row]).found.any() for row in looked_at):
-        raise ConfigError(
-            f"none of {len(looked_at)} train videos of {store.index.dataset_name} that "
-            f"were looked at has a mask, masks={config.masks!r} asks for them; check the "
-            "names of the mask files and extract again, or train with --masks off"
-        )
+def unmasked_note(store: FeatureStore, train_classes: Sequence[int]) -> list[str]:
+    """Say how many train videos of these classes have no mask, if any.
+
+    Args:
+        store: the features; its shards have masks.
+        train_classes: class numbers.
+
+    Returns:
+        One sentence for the user, or none.
+    """
+    masked = store.reader.with_masks(_train_rows(store, train_classes))
+    if masked.all():
+        return []
+    return [
+        f"{(~masked).sum()} of {len(masked)} train videos have no mask and so no mask supervision"
+    ]
+
+
+def _train_rows(store: FeatureStore, train_classes: Sequence[int]) -> list[int]:
+    reader = store.reader
+    used = np.isin(reader.class_index, list(train_classes))
+    return np.flatnonzero(used & (np.asarray(reader.split) == "train")).tolist()
 
 
 def mask_targets(

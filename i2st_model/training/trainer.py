@@ -93,6 +93,7 @@ class Trainer:
             read = "train" if validation is None else "train and val"
             self.keeper.say(done, f"reading {read} videos")
             self.learner.open(NO_ROWS if validation is None else validation.rows)
+            self.notes += self.learner.data.notes
             self.learner.network.train()
             if self.ranks.first:
                 self.keeper.begin(done, validation)

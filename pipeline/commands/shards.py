@@ -22,6 +22,7 @@ def info(
 
     index = ShardIndex.load(path)
     has_features = index.stores == "features"
+    train = [row for row, video in enumerate(index.videos) if video.split == "train"]
     values = {
         "dataset": index.dataset_name,
         "stores": index.stores,
@@ -36,6 +37,8 @@ def info(
         "embedding": index.embedding_dim if has_features else None,
         "views": list(index.view_names),
         "masks": index.has_masks,
+        "train_videos": len(train),
+        "train_videos_with_masks": _num_masked(path, train) if index.has_masks else None,
         "shards": len(index.shards),
         "size_bytes": sum(shard.size_bytes for shard in index.shards),
         "fingerprint": index.fingerprint,
@@ -52,13 +55,29 @@ def info(
     values["tokens"] = f"{index.num_tokens} x {index.token_dim} per frame"
     values["embedding"] = f"{index.embedding_dim} per frame"
     values["views"] = ", ".join(index.view_names) or None
+    masked = values["train_videos_with_masks"]
+    if masked is not None:
+        values["masks"] = f"{masked} of {len(train)} train videos"
     of_features = () if has_features else ("tokens", "embedding", "views")
-    for key in ("classes_present", "fingerprint", *of_features):
+    of_masks = ("train_videos", "train_videos_with_masks")
+    for key in ("classes_present", "fingerprint", *of_masks, *of_features):
         del values[key]
     show_result(values, as_json=False)
     typer.echo(f"fingerprint {json.dumps(index.fingerprint, indent=2)}")
     for failure in index.failures:
         typer.echo(failure_line(failure))
+
+
+def _num_masked(path: Path, train: list[int]) -> int | None:
+    """Train videos in which a mask was found; None where shards are absent or damaged."""
+    from pipeline.errors import ShardError
+    from pipeline.shards.reader import ShardReader
+
+    try:
+        # Without their checksums, which would read all features.
+        return int(ShardReader(path, verify=False).with_masks(train).sum())
+    except ShardError:
+        return None
 
 
 def verify(

@@ -106,20 +106,18 @@ class ShardReader:
             ShardError: the dataset has no masks, or a row is of another split: masks depend on
                 the label, so they must not reach val and test.
         """
-        chosen = self._check_rows(rows)
-        if not self.has_masks:
-            raise ShardError(
-                f"{self.folder} has no masks (it was extracted without a segmenter); masks were "
-                "asked for; extract into another folder with `--segmenter precomputed "
-                "--mask-files DIR`"
-            )
-        self._require_train(chosen, "masks depend on the label and exist for train alone")
+        chosen = self._masked_rows(rows)
         found = self._gather("mask_found", chosen, views).view(np.uint8) != 0
         return MaskRows(
             self._gather("mask_bits", chosen, views),
             found,
             self._gather("mask_score", chosen, views),
         )
+
+    def with_masks(self, rows: ArrayLike) -> NDArray[np.bool_]:
+        """Return (B,): whether a mask was found in any frame of each train row."""
+        found = self._gather("mask_found", self._masked_rows(rows), None)
+        return (found.view(np.uint8) != 0).any(axis=(1, 2))
 
     def jpegs(self, rows: ArrayLike) -> list[tuple[bytes, ...]]:
         """Return the F JPEG files of each row, in their order."""
@@ -183,6 +181,17 @@ class ShardReader:
     def _gather(self, name: str, rows: ArrayLike, views: ArrayLike | None) -> NDArray:
         chosen = self._check_rows(rows)
         return self._gatherer.gather(name, chosen, self._check_views(chosen, views))
+
+    def _masked_rows(self, rows: ArrayLike) -> Rows:
+        chosen = self._check_rows(rows)
+        if not self.has_masks:
+            raise ShardError(
+                f"{self.folder} has no masks (it was extracted without a segmenter); masks were "
+                "asked for; extract into another folder with `--segmenter precomputed "
+                "--mask-files DIR`"
+            )
+        self._require_train(chosen, "masks depend on the label and exist for train alone")
+        return chosen
 
     def _check_rows(self, rows: ArrayLike) -> Rows:
         chosen = _integers("rows", rows)
