@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from i2st_model.comparing.intervals import difference_intervals
+from i2st_model.comparing.intervals import OF_RUNS, difference_intervals
 from i2st_model.comparing.pairing import require_pairs, require_same_episodes
 from i2st_model.records.results import Result
 from i2st_model.statistics import Accuracy, Interval, mean_accuracy
@@ -69,6 +69,7 @@ class Comparison:
             "first": {"mean": self.first.mean, "half_width": self.first.half_width},
             "second": {"mean": self.second.mean, "half_width": self.second.half_width},
             "difference": self.difference,
+            "over": {name: self.over(name) for name in self.intervals},
             "intervals": {
                 name: None if one is None else [one.low, one.high]
                 for name, one in self.intervals.items()
@@ -85,13 +86,16 @@ class Comparison:
         }
 
 
-def compare(first: Sequence[Result], second: Sequence[Result]) -> Comparison:
+def compare(
+    first: Sequence[Result], second: Sequence[Result], *, more_seeds: str = OF_RUNS
+) -> Comparison:
     """Compare two methods on one set of episodes.
 
     Args:
         first: results of one method, one per training seed.
         second: of the other, in the same order of seeds; or a single one on either side, which is
             paired with all.
+        more_seeds: what to do, in words, where one training tells nothing of others.
 
     Returns:
         Accuracies, difference and intervals.
@@ -102,7 +106,7 @@ def compare(first: Sequence[Result], second: Sequence[Result]) -> Comparison:
     require_same_episodes([*first, *second])
     require_pairs(len(first), len(second))
     per_episode = [np.mean([one.per_episode for one in side], axis=0) for side in (first, second)]
-    found = difference_intervals(first, second)
+    found = difference_intervals(first, second, more_seeds=more_seeds)
     return Comparison(
         first=mean_accuracy(per_episode[0]),
         second=mean_accuracy(per_episode[1]),

@@ -157,12 +157,24 @@ def test_the_interval_is_absent_where_sources_cannot_be_told_apart():
     assert source_variance(gains_of([first], [second])) is None
     found = compare([first], [second])
     assert found.intervals["videos"] is None
-    assert "no more videos than an episode takes" in found.why_not["videos"]
-    first, second = pair(0, episodes=20, effects={}, sources=np.arange(300) // 30)
-    found = compare([first], [second])  # one source per class
+    told = "class 'c000' (and 9 more) has no more videos than an episode takes, 6"
+    assert found.why_not["videos"] == told
+    of_two = {"episodes": 20, "disjoint_sources": 15, "sources": np.arange(300) // 15}
+    first, second = pair(0, effects={}, **of_two)
+    told = "an episode takes clips of too many of the 2 sources of class 'c000' (and 9 more)"
+    assert compare([first], [second]).why_not["videos"] == told
+
+
+@pytest.mark.parametrize(("alone", "named"), [([7], "'c007'"), ([3, 8], "'c003' (and 1 more)")])
+def test_a_class_of_one_source_is_named_where_it_takes_the_interval_away(alone, named):
+    sources, own = np.arange(300), np.repeat(np.arange(10), 30)
+    for number in alone:
+        sources[own == number] = 30 * number
+    first, second = pair(0, episodes=20, effects={}, sources=sources)
+    found = compare([first], [second])
     assert found.intervals["videos"] is None
     notes = comparison_table(("a", "b"), [first.episodes], [found]).notes
-    assert any("no interval over sources: an episode takes clips of too many" in n for n in notes)
+    assert f"no interval over sources: all 30 videos of class {named} are of one source." in notes
 
 
 @pytest.mark.parametrize(
@@ -190,6 +202,7 @@ def test_the_table_says_that_the_interval_is_over_sources():
     assert "300 videos of 60 sources" in table.notes[0]
     assert any(note.startswith("over sources: would videos of these cl") for note in table.notes)
     assert found.to_json()["num_sources"] == 60
+    assert found.to_json()["over"]["videos"] == "sources"
     own = [[found], [found]]
     notes = sweep_notes(first.episodes, own, seeds=1, over="videos", selected_on_val=False)
     assert "with 95 % intervals over sources" in notes[0]

@@ -251,6 +251,19 @@ def test_sweep_prints_differences_to_the_first_row_on_val():
     assert len(shown) == 5
 
 
+def test_the_interval_over_sources_is_asked_for_by_either_name(tmp_path):
+    make_shards(tmp_path / "s", signal=1.0, group_size=2)
+    asked = ["sweep", "--over", "frames=2,4", *SMALL, "--shards", tmp_path / "s"]
+    shown = done(*asked, "--interval", "sources").stdout
+    assert shown == done(*asked, "--interval", "videos").stdout
+    assert "95 % intervals over sources;" in " ".join(shown.split())
+    cell = json.loads(done(*asked, "--json").stdout)["variants"][1]["cells"][0]
+    low, high = cell["intervals"]["videos"]
+    assert f"[{low:+.2f}, {high:+.2f}]" in shown
+    assert cell["over"]["videos"] == "sources"
+    assert cell["why_not"]["seeds"] == "one training tells nothing of others; pass --seeds 3"
+
+
 def test_sweep_says_where_no_query_differs_from_the_first_row():
     shown = done("sweep", "--over", "log_every=1,2", *SMALL).stdout.splitlines()
     assert re.fullmatch(r"log_every=2 +\S+ \+/- \S+ +-", shown[3])
@@ -402,7 +415,7 @@ def test_trainings_in_processes_of_their_own_end_in_the_same_figures():
         (["--over", "betta=0,1"], "unknown setting 'betta'.*did you mean 'beta'"),
         (["--over", "beta=-1,0"], "beta=-1"),
         (["--over", "scale=wide,1"], "scale='wide' is no number"),
-        (["frames", "--interval", "x"], "interval='x' is unknown; known: episodes, videos"),
+        (["frames", "--interval", "x"], "interval='x' is unknown; known: .*, seeds, sources; one"),
         (["frames", "--interval", "seeds"], "interval='seeds' with seeds=1; .*; pass --seeds 3$"),
         (["instances", "--method", "hyrsm"], "beta is a setting of i2st, which hyrsm does not"),
         (["frames", "--format", "html"], "format='html' is unknown"),

@@ -73,7 +73,8 @@ def sweep(
     ] = 0,
     seed: Seed = 0,
     interval: Annotated[
-        str, typer.Option(help="Of differences, over: episodes, videos, classes or seeds.")
+        str,
+        typer.Option(help="Of differences, over: episodes, videos (or sources), classes, seeds."),
     ] = "classes",
     form: Annotated[
         str, typer.Option("--format", help="table, markdown, csv, latex or json.")
@@ -106,7 +107,7 @@ def sweep(
     if as_json:
         refuse_typed(ctx, "form", "--json")
     new_file(save, "--save")
-    _require_interval(interval, seeds)
+    over_what = _interval_named(interval, seeds)
     ablation = choose_ablation(name, settings_over("--over", over or []), grid=grid)
     typed = typed_names(ctx)
     flags = {field: ctx.params[field] for field in OF_TRAINING if field in typed}
@@ -129,12 +130,12 @@ def sweep(
         note(f"saved {save}: sha256 {save_results(save, every)}")
     compared = compare_variants(found)
     notes = sweep_notes(
-        cells[0], compared, seeds=seeds, over=interval, selected_on_val=start.select == "val"
+        cells[0], compared, seeds=seeds, over=over_what, selected_on_val=start.select == "val"
     )
     if as_json:
         show_json({"variants": sweeping.to_json(cells, compared), "notes": notes})
         return
-    table = sweep_table(sweeping.variants, cells, compared, over=interval, notes=notes)
+    table = sweep_table(sweeping.variants, cells, compared, over=over_what, notes=notes)
     typer.echo(render(table, form, table_width()))
 
 
@@ -181,15 +182,19 @@ def _show_plan(runs: Sequence[Mapping[str, Any]], form: str, as_json: bool) -> N
     typer.echo(render(table, form, table_width()))
 
 
-def _require_interval(name: str, seeds: int) -> None:
+def _interval_named(word: str, seeds: int) -> str:
+    """Key of the interval; that over videos is over their sources where these are known."""
     from i2st_model.comparison import QUESTIONS
 
+    name = "videos" if word == "sources" else word
     if name not in QUESTIONS:
         raise ConfigError(
-            f"interval={name!r} is unknown; known: {', '.join(QUESTIONS)}; one is needed; pass one"
+            f"interval={word!r} is unknown; known: {', '.join(QUESTIONS)}, sources; one is needed; "
+            "pass one"
         )
     if name == "seeds" and seeds == 1:
         raise ConfigError(
             "interval='seeds' with seeds=1; several trainings of each variant were needed; "
             "pass --seeds 3"
         )
+    return name

@@ -7,10 +7,12 @@ import numpy as np
 
 from i2st_model.comparing.bootstrap import class_half_width
 from i2st_model.comparing.clusters import Gains, class_scores, gains_of
-from i2st_model.comparing.sources import degrees_of_freedom, source_variance
+from i2st_model.comparing.sources import classes_untold, degrees_of_freedom, source_variance
 from i2st_model.records.results import Result
 from i2st_model.statistics import Interval, mean_accuracy, seed_interval, t_quantile
 
+OF_RUNS = "pass runs with other seeds, A,B,C"
+"""How to make several trainings a side of `i2st compare`."""
 FLAT = 1e-9
 """Points; half-widths below it are rounding of values that are all the same."""
 
@@ -28,12 +30,15 @@ class Intervals:
     """Of the videos; as many as videos where each has its own."""
 
 
-def difference_intervals(first: Sequence[Result], second: Sequence[Result]) -> Intervals:
+def difference_intervals(
+    first: Sequence[Result], second: Sequence[Result], *, more_seeds: str = OF_RUNS
+) -> Intervals:
     """Find how far other episodes, videos, classes and trainings could move a difference.
 
     Args:
         first: results of one method, one per training seed.
         second: of the other on the same episodes, as many or one.
+        more_seeds: what to do where one training tells nothing of others.
 
     Returns:
         Intervals around the mean difference.
@@ -43,17 +48,21 @@ def difference_intervals(first: Sequence[Result], second: Sequence[Result]) -> I
     halves = _half_widths(gains, over_episodes.half_width)
     found = {name: _around(over_episodes.mean, half) for name, half in halves.items()}
     found["seeds"] = seed_interval(_per_seed(first, second))
-    why_not = {name: _WHY_NOT[name] for name, one in found.items() if one is None}
-    num_videos, num_sources = len(gains.sources), len(np.unique(gains.sources))
-    if "videos" in why_not and num_sources < num_videos:
-        why_not["videos"] = _NO_SOURCES
-    if not any(one.made_by.run for one in [*first, *second]):
-        why_not.pop("seeds", None)
+    why_not = {}
+    if found["videos"] is None:
+        why_not["videos"] = _why_untold(gains)
+    if found["classes"] is None:
+        why_not["classes"] = "three classes or fewer say nothing about others"
+    if found["seeds"] is None and any(one.made_by.run for one in [*first, *second]):
+        why_not["seeds"] = f"one training tells nothing of others; {more_seeds}"
     for name, one in found.items():
         if one is not None and one.half_width < FLAT:
             found[name], why_not[name] = None, _why_flat(gains, name)
     return Intervals(
-        intervals=found, why_not=why_not, num_videos=num_videos, num_sources=num_sources
+        intervals=found,
+        why_not=why_not,
+        num_videos=len(gains.sources),
+        num_sources=len(np.unique(gains.sources)),
     )
 
 
@@ -88,9 +97,15 @@ def _why_flat(gains: Gains, name: str) -> str:
     return f"every {what} differs by the same"
 
 
-_NO_SOURCES = "an episode takes clips of too many of a class's sources to tell them apart"
-_WHY_NOT = {
-    "videos": "a class has no more videos than an episode takes",
-    "classes": "three classes or fewer say nothing about others",
-    "seeds": "one training tells nothing of others; pass runs with other seeds, A,B,C",
-}
+def _why_untold(gains: Gains) -> str:
+    """Name the first class whose sources cannot be told apart, and say how that is."""
+    episodes, untold = gains.episodes, classes_untold(gains)
+    of_class = gains.sources[episodes.video_class == untold[0]]
+    videos, sources = len(of_class), len(np.unique(of_class))
+    name = repr(episodes.class_names[untold[0]])
+    name += f" (and {len(untold) - 1} more)" if len(untold) > 1 else ""
+    if sources == 1:
+        return f"all {videos} videos of class {name} are of one source"
+    if sources == videos:
+        return f"class {name} has no more videos than an episode takes, {videos}"
+    return f"an episode takes clips of too many of the {sources} sources of class {name}"

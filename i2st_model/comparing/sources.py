@@ -57,7 +57,7 @@ def source_variance(gains: Gains) -> float | None:
     """
     episodes, classes = gains.episodes, gains.episodes.classes
     spreads = spreads_of(episodes, gains.sources)
-    if spreads.scale[np.unique(classes)].min() == 0:
+    if len(_untold(episodes, spreads)):
         return None
     own = gains.own - class_means(classes, gains.own.mean(axis=2))[:, :, None]
     drawn_EN = gains.drawn - class_means(classes, gains.drawn)
@@ -71,6 +71,24 @@ def source_variance(gains: Gains) -> float | None:
     of_sources = float((scores**2).sum() - by_chance.sum())
     of_episodes = float((own.sum(axis=(1, 2)) ** 2).sum())
     return (max(of_sources, 0.0) + of_episodes) / gains.own.size**2
+
+
+def classes_untold(gains: Gains) -> NDArray[np.int64]:
+    """Find the classes for which there is no `source_variance`.
+
+    Args:
+        gains: of one method on another.
+
+    Returns:
+        Numbers of the classes, among those drawn, whose sources cannot be told apart.
+    """
+    return _untold(gains.episodes, spreads_of(gains.episodes, gains.sources))
+
+
+def _untold(episodes: EpisodeSet, spreads: Spreads) -> NDArray[np.int64]:
+    drawn = np.unique(episodes.classes)
+    found: NDArray[np.int64] = drawn[spreads.scale[drawn] == 0]
+    return found
 
 
 def degrees_of_freedom(gains: Gains) -> int:
