@@ -629,7 +629,10 @@ def test_show_writes_a_sheet_of_shards_with_their_masks(masked, here):
     other = next(one for one in CLASSES if one != name)
     (clip,) = result_of(*words, "--video", f"{other}/clip_1")["clips"]
     assert (clip["video_id"], clip["masks"]) == (f"{other}/clip_1", False)
-    assert "1 of 1 videos shown are of " in works(*words, "--video", f"{other}/clip_1").stderr
+    assert (
+        "1 of 1 videos shown are outside train ("
+        in works(*words, "--video", f"{other}/clip_1").stderr
+    )
     assert "have no masks" not in works(*words, "--video", f"{other}/clip_1", "--no-masks").stderr
     line = fails(2, *words, "--video", f"{other}/clip_9")
     assert f"holds no video '{other}/clip_9'; needed: one of its 6 ids, such as 'clap/cl" in line
@@ -638,12 +641,12 @@ def test_show_writes_a_sheet_of_shards_with_their_masks(masked, here):
 def test_show_names_pictures_after_what_they_show_and_replaces_none(masked, here):
     words = ["show", masked / "shards", "--videos", masked / "mine", "--no-masks"]
     of_one = [*words, "--video", f"{train_class(masked)}/clip_0"]
-    kept = "masks-shards.png"
-    Path(kept).write_text("another picture")
+    kept = here / "masks-shards.png"
+    kept.write_text("another picture")
     written = [works(*asked).stdout.strip() for asked in (words, words, of_one, of_one)]
     name = f"masks-shards-{train_class(masked)}-clip_0"
     assert written == ["masks-shards-2.png", "masks-shards-3.png", f"{name}.png", f"{name}-2.png"]
-    assert Path(kept).read_text() == "another picture"
+    assert kept.read_text() == "another picture"
     works(*words, "--out", kept)
     assert Image.open(kept).format == "PNG"
 

@@ -124,6 +124,16 @@ def test_clips_without_masks_are_shown_as_they_are():
     assert count(sheet, SLOT_COLOURS[0]) == 0
 
 
+def test_a_clip_outside_train_says_why_it_has_no_masks():
+    def num_inked(split):
+        sheet = contact_sheet([clip(masks=None, split=split)], title="t", subtitle="s")
+        verdict = pixels(sheet)[84 + 38 : 84 + 60]  # below the title and the clip's name
+        return int((verdict.min(axis=2) < 200).any(axis=0).sum())
+
+    assert num_inked("val") == num_inked("test") > 3 * num_inked("train")
+    assert num_inked("") == num_inked("train") > 0
+
+
 @pytest.mark.parametrize("size", [(40, 30), (1, 400), (400, 1), (2, 2)])
 def test_frames_of_any_shape_fit(size):
     sheet = contact_sheet([clip(size=size, masks=None)], title="t", subtitle="s")

@@ -1,8 +1,10 @@
 """`i2st show`: a picture of a video, or of some videos of shards, with masks."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,13 +33,16 @@ from pipeline.commands.options import (
 from pipeline.commands.shown_clips import clip_of_video, clips_of_shards
 from pipeline.errors import ConfigError
 
+LONGEST_ID = 100
+"""Letters of a video id in the name of a picture; file systems take 255 bytes."""
+
 
 def show(
     ctx: typer.Context,
     path: Annotated[Path, typer.Argument(help="A video, a folder of its frames, or of shards.")],
     masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Paint the masks.")] = True,
     out: Annotated[
-        Path | None, typer.Option(help="Picture to write.  [default: masks-NAME.png]")
+        Path | None, typer.Option(help="Picture to write.  [default: a new masks-NAME.png]")
     ] = None,
     class_name: Annotated[
         str | None, typer.Option("--class", help="What a video shows.  [default: its folder]")
@@ -86,7 +91,7 @@ def show(
     if not path.exists():
         raise ConfigError(
             f"{printable(str(path))} is absent; a video, a folder of its frames or a folder of "
-            "shards was needed; correct the path"
+            "shards was needed; correct PATH"
         )
     of_videos = "class_name prompt actor prompt_mode segmenter mask_files sam clip frames device"
     of_shards = "video limit view videos table data_root prompts"
@@ -128,8 +133,10 @@ def show(
         note(failure_line(failure))
     if not clips:
         raise ConfigError(f"{path}: 0 clips to show; at least 1 was needed; see the lines above")
-    target = out or Path(f"masks-{path.resolve().stem}.png")
-    if not masks:
+    target = out or _new_picture(path.resolve().stem, video or ())
+    if masks:
+        _note_without_masks(clips)
+    else:
         clips = [replace(one, masks=None) for one in clips]
     subtitle += "; below each frame its number, and the score of each mask" if masks else ""
     save_sheet(contact_sheet(clips, title=title, subtitle=subtitle), target)
@@ -140,3 +147,22 @@ def show(
         typer.echo(str(target))
     if failures:
         raise typer.Exit(EXIT_SOME_SKIPPED)
+
+
+def _new_picture(name: str, video_ids: Sequence[str]) -> Path:
+    """Name a picture after what it shows; none that is there is replaced."""
+    if len(video_ids) == 1:
+        name += "-" + printable(video_ids[0]).replace("/", "-")[:LONGEST_ID]
+    first = Path(f"masks-{name}.png")
+    others = (first.with_name(f"masks-{name}-{number}.png") for number in count(2))
+    return next(file for file in chain([first], others) if not file.exists())
+
+
+def _note_without_masks(clips: Sequence[Any]) -> None:
+    outside = [one for one in clips if one.of_other_split]
+    if outside:
+        splits = ", ".join(sorted({one.split for one in outside}))
+        note(
+            f"{len(outside)} of {len(clips)} videos shown are outside train ({splits}) and have no masks: those "
+            "are made with the class known, so of train videos alone"
+        )

@@ -45,6 +45,11 @@ class ShownClip:
     masks: Masks | None = None
     """None where the clip has none, as clips outside train."""
 
+    @property
+    def of_other_split(self) -> bool:
+        """Whether the clip is known to lie outside train, where no masks are made."""
+        return self.split not in ("", "train")
+
     def found_in(self, slot: int) -> int:
         """Count the frames in which a slot's mask was found."""
         return 0 if self.masks is None else int(self.masks.found[:, slot].sum())

@@ -90,7 +90,9 @@ def _draw_head(pen: ImageDraw.ImageDraw, clip: ShownClip, top: int) -> None:
         left = _swatch(pen, left, top + 30, noun.slot, bool(found)) + 6
         left = _text(pen, (left, top + 27), noun.text, 15, _INK if found else _GREY)
         left = _text(pen, (left + 7, top + 28), _verdict(clip, noun.slot), 14, _GREY) + 26
-    words = "no masks" if clip.masks is None else f"prompts: {clip.prompt_source}"
+    words = f"prompts: {clip.prompt_source}" if clip.masks is not None else "no masks"
+    if clip.masks is None and clip.of_other_split:
+        words += ": only train videos have them"
     _text(pen, (left, top + 28), words, 14, _GREY)
 
 
