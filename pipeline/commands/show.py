@@ -163,6 +163,6 @@ def _note_without_masks(clips: Sequence[Any]) -> None:
     if outside:
         splits = ", ".join(sorted({one.split for one in outside}))
         note(
-            f"{len(outside)} of {len(clips)} videos shown are outside train ({splits}) and have no masks: those "
-            "are made with the class known, so of train videos alone"
+            f"{len(outside)} of {len(clips)} videos shown are outside train ({splits}) and have no "
+            "masks: those are made with the class known, so of train videos alone"
         )
