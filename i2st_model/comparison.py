@@ -49,6 +49,8 @@ class Comparison:
     """Whether either side knows the names of the classes it is tested on."""
     one_training: tuple[bool, bool] = (False, False)
     """Whether either side is a single training beside several: its luck is not in ``seeds``."""
+    methods: tuple[str, str] = ("", "")
+    """Of either side, with their options."""
     runs: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     """Training runs of either side, in words; none for methods without training."""
     seen: tuple[str, str] = ("", "")
@@ -81,6 +83,7 @@ class Comparison:
             "num_seeds": self.num_seeds,
             "uses_class_names": list(self.uses_class_names),
             "one_training": list(self.one_training),
+            "methods": list(self.methods),
             "runs": [list(side) for side in self.runs],
             "seen": list(self.seen),
         }
@@ -117,6 +120,7 @@ def compare(
         num_sources=found.num_sources,
         num_seeds=max(len(first), len(second)),
         uses_class_names=(_knows_names(first), _knows_names(second)),
+        methods=(_methods(first), _methods(second)),
         runs=(_runs(first), _runs(second)),
         one_training=(_is_one_of(first, second), _is_one_of(second, first)),
         seen=(_seen(first), _seen(second)),
@@ -129,6 +133,10 @@ def _knows_names(side: Sequence[Result]) -> bool:
 
 def _is_one_of(side: Sequence[Result], other: Sequence[Result]) -> bool:
     return len(side) == 1 < len(other) and side[0].made_by.run is not None
+
+
+def _methods(side: Sequence[Result]) -> str:
+    return " or ".join(sorted({one.made_by.method for one in side}))
 
 
 def _runs(side: Sequence[Result]) -> tuple[str, ...]:

@@ -173,6 +173,16 @@ def test_runs_of_a_side_differ_in_nothing_but_the_seed(trained, tmp_path, change
     done("compare", "runs/seed0", other, *FEW)  # one against the other
 
 
+def test_a_table_of_runs_fits_a_terminal_and_names_the_methods_of_files():
+    both = ",".join(str(Path(f"runs/seed{seed}").resolve()) for seed in (0, 1))
+    text = done("compare", both, "r@otam").stdout
+    names = [line.split("  ")[0] for line in text.splitlines()[2:4]]
+    assert names == ["A: i2st (2 seeds)", "B: otam (r)"]
+    text = done("compare", "otam:temperature=0.5", "other").stdout
+    names = [line.split("  ")[0] for line in text.splitlines()[2:4]]
+    assert names == ["A: otam:temperature=0.5", "B: otam (other)"]
+
+
 def test_sides_are_named_by_what_outlives_their_folders():
     text = done("compare", "runs/seed0,runs/seed1", "otam", *FEW, "--format", "latex").stdout
     checkpoint = "checkpoint [0-9a-f]{12}"

@@ -241,6 +241,33 @@ def test_comparison_table_marks_the_side_that_knows_names():
     assert [row.cells for row in table.rows[:2]] == [(found.first,), (found.second,)]
 
 
+@pytest.mark.parametrize(
+    ("typed", "method", "runs", "label"),
+    [
+        ("otam", "otam", 0, "A: otam"),
+        ("p.res", "protonet", 0, "A: protonet (p.res)"),
+        ("p.res@otam", "otam", 0, "A: otam (p.res)"),
+        ("i2st", "i2st", 1, "A: i2st"),
+        ("runs/a0", "i2st", 1, "A: i2st (runs/a0)"),
+        ("p.res", "i2st", 3, "A: i2st (p.res, 3 seeds)"),
+        (",".join(f"/a/long/way/to/runs/{n}" for n in range(3)), "i2st", 3, "A: i2st (3 seeds)"),
+        ("/an/absolute/path/to/results/of/x/p.res", "trx", 0, "A: trx (%s)"),
+        ("/an/absolute/path/to/results/of/xy/p.res", "trx", 0, "A: trx (%s)"),
+        ("/an/absolute/path/to/results/of/xyz/p.res", "trx", 0, "A: trx (...%s)"),
+    ],
+)
+def test_a_side_is_named_by_its_method_and_briefly_by_where_it_is_from(typed, method, runs, label):
+    first, second = pair(1, episodes=20)
+    made_by = replace(first.made_by, method=method)
+    each = [replace(made_by, run=f"a{n}", train_seed=n) for n in range(runs)] or [made_by]
+    found = compare([replace(first, made_by=one) for one in each], [second])
+    table = comparison_table((typed, "b"), [first.episodes], [found])
+    end = typed[-37:] if "..." in label else typed
+    assert table.rows[0].label == (label % end if "%" in label else label)
+    assert len(table.rows[0].label) <= len("A: ") + len(method) + 43
+    assert found.to_json()["methods"] == [method, "b"]
+
+
 def test_compare_pairs_seeds_in_order():
     rng = np.random.default_rng(0)
     episodes = draw_set(rng, episodes=200)

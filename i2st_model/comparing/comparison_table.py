@@ -7,6 +7,9 @@ from i2st_model.comparison import OF_SOURCES, QUESTIONS, Comparison
 from i2st_model.records.episode_sets import EpisodeSet
 from i2st_model.reporting.result_tables import ResultTable, Row
 
+MOST_LETTERS = 40
+"""Of a path beside its method; what is longer shows its end."""
+
 
 def comparison_table(
     names: tuple[str, str], cells: Sequence[EpisodeSet], found: Sequence[Comparison]
@@ -23,7 +26,7 @@ def comparison_table(
     """
     sides = [
         Row(
-            name=f"{letter}: {name}",
+            name=f"{letter}: {_side(name, found[0].methods[number], len(found[0].runs[number]))}",
             cells=tuple((one.first, one.second)[number] for one in found),
             uses_class_names=found[0].uses_class_names[number],
         )
@@ -66,6 +69,18 @@ def comparison_json(
     """
     values = [{**_facts(cell), **one.to_json()} for cell, one in zip(cells, found, strict=True)]
     return {"first": names[0], "second": names[1], "cells": values}
+
+
+def _side(typed: str, method: str, num_runs: int) -> str:
+    """A method, with the file or the run that it was named by; of several runs their number."""
+    several = f"{num_runs} seeds" if num_runs > 1 else ""
+    source = typed.removesuffix(f"@{method}")
+    if source == method or (several and "," in typed):
+        source = ""
+    elif len(source) > MOST_LETTERS:
+        source = f"...{source[3 - MOST_LETTERS :]}"
+    beside = ", ".join(filter(None, (source, several)))
+    return f"{method} ({beside})" if beside else method
 
 
 def _facts(cell: EpisodeSet) -> dict[str, Any]:
