@@ -19,6 +19,7 @@ from pipeline.commands.extract import extract
 from pipeline.errors import ConfigError, ResourceError
 from pipeline.extraction.config import ExtractConfig
 from pipeline.extraction.report import ExtractReport
+from pipeline.manifests.sources import manifest_from_folder
 
 CLASSES = ("clap", "jump", "wave")
 NUM_FRAMES = 4
@@ -127,6 +128,23 @@ def test_extract_prints_settings_on_stderr_and_one_result_on_stdout(here):
     again = result_of("extract", "--videos", "mine", *PLAIN)
     assert (again["new"], again["digest"]) == (0, values["digest"])
     assert values["digest"] in works("info", "shards/mine").stdout
+
+
+def test_extract_says_which_classes_a_draw_put_where(here):
+    words = ["extract", "--videos", "mine", *PLAIN, "--dry-run", "--split-seed", "2"]
+    said = " ".join(works(*words).stderr.split())
+    manifest = manifest_from_folder(here / "mine", seed=2)
+    listed = "; ".join(f"{split}: {name}" for split, (name,) in manifest.classes.items())
+    assert f"drawn with --split-seed 2: train 1 / val 1 / test 1 ({listed})" in said
+    assert "1 test class; episodes need 2 and more" in said
+    # What it advises is taken, and then nothing is drawn.
+    shutil.copytree(here / "mine" / CLASSES[0], here / "mine" / "fourth")
+    (here / "splits.yaml").write_text(
+        f"train: [{CLASSES[0]}]\nval: []\ntest: [{CLASSES[1]}, {CLASSES[2]}, fourth]\n"
+    )
+    given = works(*words[:-2], "--split-file", "splits.yaml").stderr
+    assert "drawn" not in given
+    assert "test class" not in given
 
 
 def test_extract_limit_takes_classes_in_turn(here):
@@ -586,8 +604,6 @@ def test_masks_score_prints_the_segmenter_beside_its_controls(here):
 
 
 def train_class(folder):
-    from pipeline.manifests.sources import manifest_from_folder
-
     (name, *_) = manifest_from_folder(folder / "mine", seed=0).classes["train"]
     return name
 

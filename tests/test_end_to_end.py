@@ -189,10 +189,13 @@ def test_encoder_settings_come_back_from_json():
     [
         ({"name": "timm:resnet50", "block": 2}, "unknown encoder setting 'block'; known: blocks,"),
         ({"trained": "full"}, "'name' is absent"),
-        ({"name": "timm:resnet50", "trained": "some"}, "trained='some' is unknown; one of full"),
+        (
+            {"name": "timm:resnet50", "trained": "some"},
+            "^encoder.trained='some' is unknown; one of full",
+        ),
         ({"name": "timm:resnet50", "blocks": 0}, "blocks=0 is out of range; 1 to 1000"),
         ({"name": "timm:resnet50", "jitter": 1.0}, "jitter=1.0 is out of range; 0 to 0.9"),
-        ({"name": 5}, "name=5 is no text"),
+        ({"name": 5}, "^encoder.name=5 is no text"),
     ],
 )
 def test_encoder_settings_that_cannot_be_are_refused(values, message):

@@ -266,6 +266,24 @@ def test_an_encoder_that_shows_no_network_is_refused(monkeypatch):
         TrainableEncoder(EncoderConfig(name="closed"), CPU)
 
 
+def test_an_encoder_that_cannot_be_is_refused_with_the_settings_of_training(monkeypatch):
+    from pipeline.encoders import weights
+
+    with pytest.raises(BackendError, match="pass --set encoder.name=timm:resnet50$"):
+        TrainableEncoder(EncoderConfig(name="timm:resnet51"), CPU)
+
+    def unreachable(*words, **named):
+        raise weights.absent_weights("timm:resnet18", "no network")
+
+    monkeypatch.setattr("pipeline.encoders.timm_model.fetch_from_hub", unreachable)
+    with pytest.raises(BackendError) as caught:
+        TrainableEncoder(EncoderConfig(name="timm:resnet18"), CPU)
+    assert str(caught.value).endswith(
+        "pass a local file with --set encoder.weights=FILE, or --set "
+        "encoder.name=efficientnet-lite0"
+    )
+
+
 def test_the_embedded_encoder_trains():
     encoder = TrainableEncoder(
         EncoderConfig(name="efficientnet-lite0", trained="last_blocks", blocks=1), CPU

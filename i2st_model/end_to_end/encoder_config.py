@@ -90,4 +90,7 @@ def encoder_config(values: Mapping[str, Any]) -> EncoderConfig:
         raise ConfigError(
             "encoder setting 'name' is absent; an encoder was needed; pass e.g. timm:resnet50"
         )
-    return EncoderConfig(**values)
+    try:
+        return EncoderConfig(**values)
+    except ConfigError as error:
+        raise ConfigError(f"encoder.{error}") from None  # it begins with the field's name

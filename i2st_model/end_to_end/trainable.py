@@ -4,6 +4,7 @@ Shape letters: n frames, S side of the view in pixels, L grid cells, C token cha
 channels.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,29 @@ from torch.utils.checkpoint import checkpoint
 from i2st_model.end_to_end.adapters import add_adapters, draw_adapters
 from i2st_model.end_to_end.encoder_config import EncoderConfig
 from i2st_model.end_to_end.parameters import open_all, open_last_blocks
-from pipeline.encoders import get_encoder
+from pipeline.encoders import FrameEncoder, get_encoder
 from pipeline.encoders.frozen import FrozenEncoder
-from pipeline.errors import ConfigError
+from pipeline.errors import BackendError, ConfigError
+
+
+def _frozen(config: EncoderConfig, device: torch.device) -> FrameEncoder:
+    """Build the encoder; what is wrong with it is said in the words of training."""
+    try:
+        return get_encoder(
+            config.name,
+            device=device,
+            grid=config.grid,
+            weights=None if config.weights is None else Path(config.weights),
+        )
+    except (BackendError, ConfigError) as error:
+        # It was written for extraction: its hints are flags that training does not have.
+        said = re.sub(", and --segmenter .*", "", str(error))
+        said = re.sub("--(encoder|weights|grid) ", _as_setting, said)
+        raise type(error)(said) from error
+
+
+def _as_setting(flag: re.Match[str]) -> str:
+    return f"--set encoder.{'name' if flag[1] == 'encoder' else flag[1]}="
 
 
 class TrainableEncoder(nn.Module):
@@ -36,12 +57,7 @@ class TrainableEncoder(nn.Module):
     def __init__(self, config: EncoderConfig, device: torch.device) -> None:
         super().__init__()
         self.config = config
-        frozen = get_encoder(
-            config.name,
-            device=device,
-            grid=config.grid,
-            weights=None if config.weights is None else Path(config.weights),
-        )
+        frozen = _frozen(config, device)
         if not isinstance(frozen, FrozenEncoder) or frozen.network is None:
             raise ConfigError(
                 f"encoder {config.name} shows no network that could be trained; timm:NAME, "

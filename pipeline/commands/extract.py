@@ -7,7 +7,12 @@ import typer
 
 from pipeline.commands import extract_options as flags
 from pipeline.commands.console import show_settings
-from pipeline.commands.extraction_report import note_missing, run_extraction, show_estimate
+from pipeline.commands.extraction_report import (
+    note_drawn,
+    note_missing,
+    run_extraction,
+    show_estimate,
+)
 from pipeline.commands.options import (
     DataRoot,
     DatasetName,
@@ -165,6 +170,8 @@ def extract(
     }
     told = {**asdict(config), **beside}
     show_settings({name: value for name, value in told.items() if name not in unread})
+    if drawn:
+        note_drawn(source, split_seed)
     note_missing(source)
     ids = [video.video_id for video in source.videos]
     user_prompts = load_prompt_tables(source.manifest, source.root, user=prompts, video_ids=ids)

@@ -1,6 +1,7 @@
 """What `i2st extract` says: while it works, at its end, and of a run that is only estimated."""
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -98,14 +99,30 @@ def show_estimate(config: Any, source: Any, user_prompts: Any, as_json: bool) ->
     show_result(values, as_json)
 
 
+def note_drawn(source: Any, split_seed: int) -> None:
+    """Say which classes a draw put into which split, and where test classes are too few."""
+    classes = source.manifest.classes
+    sizes = " / ".join(f"{split} {len(names)}" for split, names in classes.items())
+    listed = "; ".join(f"{split}: {_some(names)}" for split, names in classes.items())
+    note(f"classes drawn with --split-seed {split_seed}: {sizes} ({listed})")
+    if len(classes["test"]) < 2:
+        note(
+            "1 test class; episodes need 2 and more, as many as --way; add classes, or choose the "
+            "splits with --split-file, before evaluation"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+
 def note_missing(source: Any) -> None:
     """Say which classes have no video on disk."""
     missing = source.missing_classes
     if missing:
         total = len(source.manifest.class_names)
-        some = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
         note(
-            f"{len(missing)} of {total} classes have no video in {source.root} ({some}); going on "
-            f"with {len(source.videos)} videos of the others; `i2st manifest check "
+            f"{len(missing)} of {total} classes have no video in {source.root} ({_some(missing)}); "
+            f"going on with {len(source.videos)} videos of the others; `i2st manifest check "
             f"{shlex.quote(str(source.root))} --dataset {source.manifest.name}` shows more"
         )

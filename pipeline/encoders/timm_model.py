@@ -83,7 +83,7 @@ def _timm() -> Any:
         import timm.data
     except ImportError as error:
         raise BackendError(
-            "the package timm is absent; needed by --encoder timm:NAME; "
+            "the package timm is absent; needed by the encoder timm:NAME; "
             "install it with `pip install timm`"
         ) from error
     return timm
