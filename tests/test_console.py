@@ -13,6 +13,7 @@ from pipeline.commands.console import (
     show_result,
     show_settings,
 )
+from pipeline.commands.manifests import manifest_show
 
 SETTINGS = {
     "method": "hyrsm",
@@ -114,3 +115,19 @@ def test_a_sentence_of_a_result_wraps_on_a_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "24")
     say("means over frames with a true mask")
     assert screen.getvalue() == "means over frames with a\n  true mask\n"
+
+
+def test_lists_of_classes_wrap_on_a_terminal_and_stay_one_line_in_a_pipe(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    manifest_show("hmdb51")
+    piped = capsys.readouterr().out
+    monkeypatch.setattr(sys, "stdout", screen := Terminal())
+    manifest_show("hmdb51")
+    (line,) = [line for line in piped.splitlines() if line.startswith("train (31): ")]
+    assert line.count(", ") == 30
+    lines = screen.getvalue().splitlines()
+    first = next(place for place, one in enumerate(lines) if one.startswith("train (31): "))
+    end = lines.index("", first)
+    assert end - first > 5
+    assert " ".join(one.strip() for one in lines[first:end]) == line
+    assert max(map(len, lines[first:end])) <= 60

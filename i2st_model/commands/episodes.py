@@ -21,7 +21,7 @@ from i2st_model.commands.options import (
     Split,
     Way,
 )
-from pipeline.commands.console import EXIT_REFUSED, note, show_json, show_result, show_table
+from pipeline.commands.console import EXIT_REFUSED, note, say, show_json, show_result, show_table
 from pipeline.commands.options import Json
 
 EpisodeFile = Annotated[Path, typer.Argument(metavar="FILE", help="Of `i2st episodes make`.")]
@@ -112,9 +112,9 @@ def episodes_verify(
         show_json({"file": str(file), "shards": str(store.reader.folder), "differences": found})
     else:
         for clause in found:
-            typer.echo(f"differs: {clause}")
+            say(f"differs: {clause}")
         if not found:
-            typer.echo(f"{file} fits {store.reader.folder}: {kept.num_episodes} episodes")
+            say(f"{file} fits {store.reader.folder}: {kept.num_episodes} episodes")
     if found:
         raise typer.Exit(EXIT_REFUSED)
 

@@ -8,6 +8,7 @@ import typer
 from pipeline.commands.console import (
     EXIT_SOME_SKIPPED,
     printable,
+    say,
     show_json,
     show_result,
     show_table,
@@ -57,11 +58,9 @@ def manifest_show(
     shown = {k: v for k, v in described.items() if v != "" and not isinstance(v, dict | list)}
     show_result(shown, as_json=False)
     for split, names in classes.items():
-        typer.echo(f"\n{split} ({len(names)}): {', '.join(names)}")
+        say(f"\n{split} ({len(names)}): {', '.join(names)}")
     for split, record in described["lists"].items():
-        typer.echo(
-            f"\n{split} list: {record['url']}\n  sha256 {record['sha256']}, {record['licence']}"
-        )
+        say(f"\n{split} list: {record['url']}\n  sha256 {record['sha256']}, {record['licence']}")
 
 
 def manifest_check(
@@ -94,7 +93,7 @@ def _show_check(report: Any) -> None:
         )
     if absent_ids := report.missing_videos:
         some = printable(", ".join(absent_ids[:4])) + (", ..." if len(absent_ids) > 4 else "")
-        typer.echo(f"absent, of the list: {len(absent_ids)} videos ({some})")
+        say(f"absent, of the list: {len(absent_ids)} videos ({some})")
     for extra in report.extra_folders:
         typer.echo(f"extra folder: {printable(extra)}")
     typer.echo(f"{printable(report.root)}: {'complete' if report.complete else 'incomplete'}")
@@ -132,6 +131,4 @@ def manifest_import(
         show_json([one.to_dict() for one in done])
         return
     for one in done:
-        typer.echo(
-            f"{one.dataset} {one.edition} {one.split}: {one.num_videos} videos in {one.path}"
-        )
+        say(f"{one.dataset} {one.edition} {one.split}: {one.num_videos} videos in {one.path}")

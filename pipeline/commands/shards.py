@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.console import EXIT_REFUSED, failure_line, show_json, show_result
+from pipeline.commands.console import EXIT_REFUSED, failure_line, say, show_json, show_result
 from pipeline.commands.options import Json
 
 
@@ -65,7 +65,7 @@ def info(
     show_result(values, as_json=False)
     typer.echo(f"fingerprint {json.dumps(index.fingerprint, indent=2)}")
     for failure in index.failures:
-        typer.echo(failure_line(failure))
+        say(failure_line(failure))
 
 
 def _num_masked(path: Path, train: list[int]) -> int | None:
@@ -92,7 +92,7 @@ def verify(
         show_json({"path": str(path), "problems": problems})
     else:
         for problem in problems:
-            typer.echo(problem)
+            say(problem)
         typer.echo(
             f"{path}: {f'problems: {len(problems)}' if problems else 'every checksum holds'}"
         )
