@@ -255,7 +255,7 @@ def test_info_names_what_is_stored_and_the_views(folder, tmp_path):
     assert lines(folder)["views"] == "flip, early, late"
     assert lines(tmp_path)["views"] == "-"
     for path, views in ((folder, ["flip", "early", "late"]), (tmp_path, [])):
-        assert (lines(path)["stores"], lines(path)["tokens"]) == ("features", "[4, 6]")
+        assert (lines(path)["stores"], lines(path)["tokens"]) == ("features", "4 x 6 per frame")
         told = json.loads(info(path, "--json"))
         assert (told["stores"], told["views"], told["tokens"]) == ("features", views, [4, 6])
 
