@@ -1,6 +1,7 @@
 """The episodes that `evaluate` and `compare` are asked for: drawn as flags say, or replayed."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ FIELDS = (
     "device",
 )
 """Flags that are fields of EvaluateConfig; --way and --shot take several values each."""
+CELL = ("way", "shot")
+"""What tells sets of episodes apart."""
 
 
 def asked_configs(ctx: typer.Context) -> tuple[Any, list[Any]]:
@@ -42,6 +45,20 @@ def asked_configs(ctx: typer.Context) -> tuple[Any, list[Any]]:
     config = EvaluateConfig(**{name: ctx.params[name] for name in FIELDS})
     ways, shots = (numbers(f"--{name}", ctx.params[name]) for name in ("way", "shot"))
     return config, cell_configs(config, ways, shots)
+
+
+def asked_settings(config: Any, configs: Sequence[Any]) -> dict[str, Any]:
+    """Settings of an evaluation, to be shown: with each way and shot once.
+
+    Args:
+        config: of all its episodes.
+        configs: one per way and shot.
+
+    Returns:
+        Values by name.
+    """
+    each = {name: list(dict.fromkeys(getattr(one, name) for one in configs)) for name in CELL}
+    return {**asdict(config), **each}
 
 
 def open_cells(

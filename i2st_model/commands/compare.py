@@ -1,7 +1,6 @@
 """`i2st compare`: two methods on the same episodes, and what their difference is worth."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 from i2st_model.commands.asked_episodes import (
     OF_EPISODES,
     asked_configs,
+    asked_settings,
     note_chosen_on,
     open_cells,
     require_replayable,
@@ -92,7 +92,7 @@ def compare(
         use_threads(threads)
         shown = {"precision": precision, "device": device, "threads": threads}
         if not cells and episode_file is None:
-            shown = {**asdict(config), "way": way, "shot": shot, **shown}
+            shown = {**asked_settings(config, configs), **shown}
         ready = _open(asked, shards=shards, frames=frames, device=device, shown=shown)
         if cells:
             file = next(part.word for side in sides for part in side if part.kept)

@@ -47,7 +47,7 @@ def open_methods(
 
     resolve_device(device)  # refused before anything is said
     chosen = choose_method_runs(names, runs, root=RUNS, shards=shards)
-    of_runs = [one.run for one in chosen if one.run is not None]
+    of_runs = list(dict.fromkeys(one.run for one in chosen if one.run is not None))
     for run in of_runs:
         note(f"run: {run}")
     folder, own_frames = _shards_and_frames(of_runs, shards, frames)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from i2st_model.commands.asked_episodes import CELL
 from i2st_model.commands.lists import new_file, numbers, settings_over
 from i2st_model.commands.opening import training_settings
 from i2st_model.commands.options import (
@@ -24,8 +25,6 @@ from pipeline.errors import ConfigError
 
 OF_TRAINING = ("method", "seed", "preset", "select", "device")
 """Flags that are fields of TrainConfig, with its defaults; `train_episodes` is `episodes`."""
-CELL = ("way", "shot")
-"""What tells sets of episodes apart."""
 
 
 def sweep(

@@ -1,7 +1,9 @@
 """Results of a class cross-validation joined into one, to compare over all of its classes.
 
 Each fold evaluates classes of its own with weights of its own. The folds' trainings share most of
-their classes, which no interval here accounts for.
+their classes, which no interval here accounts for. Results know the sources of their videos by
+number, not by name, so a source whose clips lie in several folds is taken for several sources: the
+interval over sources is then too narrow. Only names of sources in results could mend it.
 """
 
 from collections.abc import Sequence
@@ -21,8 +23,8 @@ def join_folds(results: Sequence[Result]) -> Result:
         results: one per fold, of the same way, shot and queries; no class lies in two folds.
 
     Returns:
-        All episodes, fold after fold; `compare` takes it. What made it is said of the first fold;
-        a source whose clips lie in two folds counts in each.
+        All episodes, fold after fold; `compare` takes it. What made it is said of the first fold.
+        A source whose clips lie in two folds counts once in each, see above.
 
     Raises:
         ValueError: the folds differ in shape or share a class or a video.

@@ -12,8 +12,10 @@ from pipeline.errors import ConfigError
 
 
 def require_trainable(variants: Sequence[Variant], store: FeatureStore) -> None:
-    """Build what each variant trains, on the CPU and unfitted, as its training would.
+    """Build what each variant trains, on the CPU, as its training would before `Learner.begin`.
 
+    The network is not fitted to train videos then; other methods are fitted where they are built,
+    so those that centre features read the train videos here, too.
     Variants that train an encoder are left out: each would load weights of its own, and what they
     refuse is refused by their training.
 
