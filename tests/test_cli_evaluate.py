@@ -146,6 +146,25 @@ def test_methods_centred_on_the_evaluated_classes_are_told(tmp_path):
     assert f"otam: {said}" in done(*kept).stderr
 
 
+def test_a_run_that_several_methods_read_is_named_once():
+    shown = done("evaluate", *FEW, "--method", "i2st,i2st:head=probe", "--run", "runs/seed0").stderr
+    assert shown.splitlines().count("run: runs/seed0") == 1
+
+
+def test_a_shot_that_is_typed_twice_is_one_in_the_settings_too():
+    for words in (["evaluate", "--method", "otam"], ["compare", "otam", "bi_mhm"]):
+        shown = done(*words, *FEW, "--shot", "1,3,1", "--way", "4,4").stderr.split()
+        assert {"shot=1,3", "way=4"} <= set(shown)
+
+
+def test_runs_in_a_list_are_refused_and_the_hint_works():
+    line = refusal("evaluate", *FEW, "--run", "runs/seed0,runs/seed1")
+    said, hint = line.split("; repeat the flag: ")
+    assert said.endswith("--run runs/seed0,runs/seed1 is absent; the folder of one run was needed")
+    assert hint == "--run runs/seed0 --run runs/seed1"
+    done("evaluate", *FEW, *hint.split())
+
+
 def test_several_runs_of_one_method_stand_in_rows_of_their_own():
     runs = ["--run", "runs/seed0", "--run", "runs/seed1"]
     found = json.loads(done("evaluate", *FEW, *runs, "--json").stdout)["evaluations"]

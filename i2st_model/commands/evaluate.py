@@ -1,7 +1,6 @@
 """`i2st evaluate`: accuracy on unseen classes, of one method or of many on the same episodes."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 from i2st_model.commands.asked_episodes import (
     OF_EPISODES,
     asked_configs,
+    asked_settings,
     note_chosen_on,
     open_cells,
 )
@@ -34,9 +34,10 @@ from i2st_model.commands.options import (
     Threads,
     Ways,
 )
-from pipeline.commands.console import note, printable, show_json, show_settings, table_width
+from pipeline.commands.console import note, printable, say, show_json, show_settings, table_width
 from pipeline.commands.options import Device, Json, refuse_typed, typed_names
 from pipeline.commands.progress import progress
+from pipeline.errors import ConfigError
 
 
 def evaluate(
@@ -90,8 +91,9 @@ def evaluate(
     if as_json:
         refuse_typed(ctx, "form", "--json")
     new_file(save, "--save")
+    _require_one_each(run or [])
     config, configs = asked_configs(ctx)
-    shown = {**asdict(config), "way": way, "shot": shot, "threads": threads}
+    shown = {**asked_settings(config, configs), "threads": threads}
     if episode_file is not None:
         for name in set(OF_EPISODES.split()) & set(shown):
             del shown[name]
@@ -129,6 +131,18 @@ def evaluate(
     _show(methods, found, form, per_class, asked="per_class" in typed_names(ctx))
 
 
+def _require_one_each(runs: Sequence[Path]) -> None:
+    """Refuse a list of runs as `i2st compare` takes it."""
+    for run in runs:
+        folders = str(run).split(",")
+        if len(folders) > 1 and not run.exists():
+            repeated = " ".join(f"--run {one.strip()}" for one in folders if one.strip())
+            raise ConfigError(
+                f"--run {run} is absent; the folder of one run was needed; repeat the flag: "
+                f"{repeated}"
+            )
+
+
 def _show(
     methods: Sequence[Any],
     found: Sequence[Sequence[Any]],
@@ -144,7 +158,7 @@ def _show(
     if per_class and (sentence or asked):
         typer.echo(render(class_table(methods, found), form or "table", table_width()))
     if sentence:
-        typer.echo(printable(found[0][0].sentence()))
+        say(printable(found[0][0].sentence()))
     else:
         if asked and per_class:
             typer.echo()
