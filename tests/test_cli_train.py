@@ -144,7 +144,10 @@ def test_more_processes_than_gpus_are_refused_in_one_line(here, repository, monk
 @pytest.mark.parametrize(
     ("words", "nearest"),
     [
-        (["--method", "trxx"], "unknown method 'trxx' (did you mean 'trx'?); known: "),
+        (
+            ["--method", "trxx"],
+            "unknown method 'trxx' (did you mean 'trx'?); trainable: hyrsm, i2st, trx (without ",
+        ),
         (["--preset", "specifed"], "unknown preset 'specifed' (did you mean 'specified'?); "),
         (["--set", "network.instances=quries"], "is unknown (did you mean 'queries'?); one of "),
         (["--set", "masks=shufled"], "is unknown (did you mean 'shuffled'?); one of "),
@@ -203,3 +206,14 @@ def test_unfinished_runs_of_other_shards_are_not_named_and_their_absent_shards_a
     assert f"was begun with the shards {here / 'gone'}, which are absent" in line
     # Settings alone need no shards.
     assert i2st("train", "--run", other, "--resume", "--print-config").exit_code == 0
+
+
+def test_shards_that_were_not_named_are_told_to_be_the_newest_of_several(here, shards):
+    said = "newest of"
+    assert said not in i2st(*TRAIN, "--way", "1").stderr
+    shutil.copytree(shards, here / "shards" / "small")
+    os.utime(here / "shards" / "small" / "index.json", (2**31, 2**31))
+    for words in (TRAIN, ["sweep", "--over", "beta=0,1", "--dry-run"]):
+        told = " ".join(i2st(*words).stderr.split())
+        assert "shards/small is the newest of 2 extractions in shards; --shards names" in told
+        assert said not in i2st(*words, "--shards", "shards/toy").stderr

@@ -47,7 +47,7 @@ from pipeline.shards.failpoints import FAILPOINTS
 from pipeline.shards.fingerprint import differences, require_same_fingerprint
 from pipeline.shards.index import ShardIndex
 from pipeline.shards.lock import FolderLock
-from pipeline.shards.records import FeatureShape, ShardRecord, VideoRow, dataset_digest
+from pipeline.shards.records import Failure, FeatureShape, ShardRecord, VideoRow, dataset_digest
 from pipeline.shards.sealed_json import read_table
 from pipeline.shards.verify import verify
 from pipeline.shards.writer import ShardWriter
@@ -754,6 +754,16 @@ def test_index_absent_says_what_to_do(tmp_path):
     for folder, error in folders.items():
         with pytest.raises(error, match="index.json is absent; a finished extraction"):
             ShardIndex.load(folder)
+
+
+def test_an_unfinished_extraction_says_how_many_videos_are_there(tmp_path):
+    failure = Failure("wave/9", "train", "wave", "short", "too short")
+    writer(tmp_path).write(0, [features(1), features(2)], [])
+    writer(tmp_path).write(1, [features(3)], [failure])
+    said = "is unfinished: 3 videos are extracted and 1 failed; .*run the same `i2st extract` again"
+    with pytest.raises(ShardError, match=said):
+        ShardIndex.load(tmp_path)
+    assert finish(tmp_path, DATASET, FINGERPRINT) == ShardIndex.load(tmp_path)
 
 
 def test_index_of_a_large_dataset_loads_fast(tmp_path):

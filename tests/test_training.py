@@ -541,7 +541,8 @@ def test_without_val_classes_the_last_weights_are_kept(tmp_path, num_val):
     store = FeatureStore(make_shards(tmp_path / "s", classes=(6, num_val, 5)))
     report = train(replace(SMALL, episodes=128), store, tmp_path / "run")
     assert (report.selected, report.step) == ("last", 2)
-    assert f"toy has {num_val} val classes to select on" in report.notes[0]
+    classes = "1 val class" if num_val == 1 else f"{num_val} val classes"
+    assert f"toy has {classes} to select on; needed: 2 with 2 videos each" in report.notes[0]
 
 
 def test_the_first_of_equally_good_weights_are_kept(store, tmp_path, monkeypatch):

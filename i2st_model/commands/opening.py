@@ -52,6 +52,27 @@ def training_settings(config: Any) -> dict[str, Any]:
     return {name: value for name, value in config.to_dict().items() if name not in unread}
 
 
+def newest_shards(root: Path) -> Path:
+    """Choose shards where none are named, and say so where there were others to choose.
+
+    Args:
+        root: folder of all extractions.
+
+    Returns:
+        Folder of the newest.
+
+    Raises:
+        ConfigError: no finished extraction lies below ``root``.
+    """
+    from i2st_model.runs import INDEX_NAME, find_newest_shards
+
+    newest = find_newest_shards(root)
+    number = len(list(root.glob(f"*/{INDEX_NAME}")))
+    if number > 1:
+        note(f"{newest} is the newest of {number} extractions in {root}; --shards names another")
+    return newest
+
+
 def open_features(
     folder: Path,
     num_frames: int | None,

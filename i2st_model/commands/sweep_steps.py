@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from i2st_model.commands.method_opening import RUNS, SHARDS
-from i2st_model.commands.opening import open_features
+from i2st_model.commands.opening import newest_shards, open_features
 from pipeline.commands.console import note
 from pipeline.commands.progress import progress
 
@@ -14,12 +14,11 @@ class SweepSteps:
     """The shards, the variants and their runs; says what it does on the way."""
 
     def __init__(self, start: Any, ablation: Any, shards: Path | None, seeds: int) -> None:
-        from i2st_model.runs import find_newest_shards
         from i2st_model.sweeping.planned_runs import plan_runs
         from i2st_model.sweeping.variants import plan_variants
 
         self.ablation = ablation
-        self.shards = shards or find_newest_shards(SHARDS)
+        self.shards = shards or newest_shards(SHARDS)
         self.store = open_features(self.shards, None, encoder=start.encoder, device=start.device)
         self.variants = plan_variants(start, ablation.variants, num_stored=self.store.num_stored)
         self.planned = plan_runs(

@@ -68,6 +68,7 @@ def train(
     from i2st_model.runs import find_newest_unfinished
     from i2st_model.settings import change_config, recorded_run
     from i2st_model.training.config import TrainConfig
+    from i2st_model.training.method_names import require_known
     from i2st_model.training.ranks import joined_ranks
 
     typed = typed_names(ctx)
@@ -78,6 +79,8 @@ def train(
         recorded = recorded_run(run)
         start = recorded.train
         threads = threads if "threads" in typed else recorded.threads
+    if "method" in flags:
+        require_known(method)
     settings = change_config(start, flags, setting or [], file=config)
     if print_config:
         from i2st_model.settings_file import write_settings

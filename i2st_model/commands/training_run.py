@@ -9,7 +9,12 @@ from typing import Any
 
 import typer
 
-from i2st_model.commands.opening import open_features, show_training_settings, used_threads
+from i2st_model.commands.opening import (
+    newest_shards,
+    open_features,
+    show_training_settings,
+    used_threads,
+)
 from pipeline.commands.console import note
 from pipeline.commands.progress import progress
 from pipeline.errors import ConfigError, I2STError
@@ -96,10 +101,10 @@ def train_in_folder(
 
 def _shards_of(run: Path | None) -> Path:
     """Shards that a run was begun with; the newest for a new one."""
-    from i2st_model.runs import find_newest_shards, read_config
+    from i2st_model.runs import read_config
 
     if run is None:
-        return find_newest_shards(Path("shards"))
+        return newest_shards(Path("shards"))
     shards = Path(str(read_config(run).get("shards")))
     if not shards.is_dir():
         raise ConfigError(

@@ -97,8 +97,8 @@ def val_sampler(
         except ConfigError:
             continue
     return None, [
-        f"{store.index.dataset_name} has {len(chosen)} val classes to select on, 2 with "
-        f"{config.shot + 1} videos are needed; the last weights are kept"
+        f"{store.index.dataset_name} has {len(chosen)} val class{'es' * (len(chosen) != 1)} to "
+        f"select on; needed: 2 with {config.shot + 1} videos each; the last weights are kept"
     ]
 
 

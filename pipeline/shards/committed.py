@@ -31,7 +31,7 @@ from pipeline.shards.records import (
     sidecar_name,
 )
 from pipeline.shards.sealed_json import MAX_BYTES
-from pipeline.shards.sidecar import Sidecar
+from pipeline.shards.sidecar import Sidecar, sidecar_numbers
 
 _OURS = re.compile(r"(?:shard-(\d{5,})\.(h5|json)|index\.json)(\.tmp)?")
 
@@ -82,7 +82,7 @@ def committed(
         index = ShardIndex.load(folder)
         numbers = {shard.number for shard in index.shards}
         _merge(state, index, numbers, folder)
-    for number in _sidecars(folder):
+    for number in sidecar_numbers(folder):
         _merge(state, Sidecar.load(folder, number), {number}, folder)
     if fingerprint is not None and state.fingerprint is not None:
         require_same_fingerprint(folder, state.fingerprint, fingerprint)
@@ -90,11 +90,6 @@ def committed(
     if sweep:
         _sweep(state, [match[0] for match in names], folder)
     return state
-
-
-def _sidecars(folder: Path) -> list[int]:
-    matches = [_OURS.fullmatch(entry.name) for entry in folder.iterdir()]
-    return sorted(int(m[1]) for m in matches if m and m[2] == "json" and not m[3])
 
 
 def _merge(
@@ -191,7 +186,7 @@ def finish(folder: Path, dataset: Mapping[str, Any], fingerprint: Mapping[str, A
     if not path.exists() or read_regular(path, max_bytes=MAX_BYTES) != data:
         write_atomically(path, data, kind="index")
     try:
-        for number in _sidecars(folder):
+        for number in sidecar_numbers(folder):
             (folder / sidecar_name(number)).unlink()
             failpoint("sidecars.first_removed")
         sync_folder(folder)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError, ShardError
+from pipeline.errors import ConfigError, I2STError, ShardError
 from pipeline.shards import FORMAT_VERSION
 from pipeline.shards.records import (
     Failure,
@@ -20,6 +20,7 @@ from pipeline.shards.records import (
     VideoRow,
 )
 from pipeline.shards.sealed_json import Table, load_sealed, malformed, read_table, seal
+from pipeline.shards.sidecar import Sidecar, sidecar_numbers
 
 INDEX_NAME = "index.json"
 
@@ -53,16 +54,12 @@ class ShardIndex:
 
         Raises:
             ConfigError: the folder holds no shards.
-            ShardError: absent beside shards, changed since it was written, or of another format
-                version.
+            ShardError: unfinished, absent beside shards, changed since it was written, or of
+                another format version.
         """
         path = Path(folder) / INDEX_NAME
         if not path.parent.is_dir() or not path.exists():
-            error = ShardError if any(path.parent.glob("shard-*")) else ConfigError
-            raise error(
-                f"{path} is absent; a finished extraction was needed; "
-                "run `i2st extract` to the end, or name its output folder"
-            )
+            raise _absent(path)
         with _without_garbage_collection():
             document = load_sealed(path)
             try:
@@ -164,6 +161,24 @@ class ShardIndex:
             )
             for shard in self.shards
         }
+
+
+def _absent(path: Path) -> I2STError:
+    """The error for a folder without index.json: unfinished, bereft of it, or without shards."""
+    records = [Sidecar.load(path.parent, number) for number in sidecar_numbers(path.parent)]
+    if records:
+        num_videos = sum(len(record.videos) for record in records)
+        num_failed = sum(len(record.failures) for record in records)
+        return ShardError(
+            f"{path.parent} is unfinished: {num_videos} videos are extracted and {num_failed} "
+            "failed; a finished extraction was needed; run the same `i2st extract` again, which "
+            "goes on"
+        )
+    error = ShardError if any(path.parent.glob("shard-*")) else ConfigError
+    return error(
+        f"{path} is absent; a finished extraction was needed; "
+        "run `i2st extract` to the end, or name its output folder"
+    )
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Sidecar: the record that commits one shard until index.json lists it."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,3 +67,9 @@ class Sidecar:
                 "failures": Table(Failure, self.failures),
             }
         )
+
+
+def sidecar_numbers(folder: Path) -> list[int]:
+    """Numbers of the shards that have a sidecar in a folder, sorted; none where it is absent."""
+    found = (re.fullmatch(r"shard-(\d{5,})\.json", one.name) for one in folder.glob("shard-*"))
+    return sorted(int(name[1]) for name in found if name)
