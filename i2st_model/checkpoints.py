@@ -102,7 +102,8 @@ def load_checkpoint(run_folder: Path) -> Checkpoint:
     path = run_folder / CHECKPOINT_NAME if run_folder.is_dir() else run_folder
     if not path.is_file():
         unfinished = (run_folder / STATE_NAME).is_file()
-        remedy = f"run `i2st train --run {run_folder} --resume`" if unfinished else "`i2st train`"
+        resume = f"run `i2st train --run {run_folder} --resume`"
+        remedy = resume if unfinished else "name a folder made by `i2st train`"
         state = "the run is unfinished" if unfinished else "a finished run was needed"
         raise ConfigError(f"{path} is absent; {state}; {remedy}")
     values, weights = load_tensors(path)

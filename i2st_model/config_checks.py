@@ -90,7 +90,9 @@ def required_type(annotation: Any) -> Any:
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
         known, near = ", ".join(choices), did_you_mean(str(value), choices)
-        raise ConfigError(f"{name}={value!r} is unknown{near}; one of {known} is needed; pass it")
+        raise ConfigError(
+            f"{name}={value!r} is unknown{near}; one of {known} is needed; choose one of them"
+        )
 
 
 def _check_type(name: str, value: Any, wanted: Any) -> None:

@@ -149,7 +149,7 @@ class NetworkConfig:
         if self.image_token == "embedding" and not self.embedding_dim:
             raise ConfigError(
                 "image_token='embedding' with embedding_dim=0; the width of the shards' frame "
-                "embeddings is needed; pass it, or use image_token='mean'"
+                "embeddings is needed; pass it as embedding_dim, or set image_token='mean'"
             )
         if self.focused_tokens and self.global_matching != "compound":
             raise ConfigError(

@@ -328,7 +328,7 @@ def test_absent_files_and_folders_are_named(tmp_path):
 
 
 def test_a_place_that_cannot_be_written_is_named(store, tmp_path):
-    with pytest.raises(ConfigError, match="cannot write .*absent/f .*name another file"):
+    with pytest.raises(ConfigError, match="cannot write .*absent/f .*pass another path"):
         save_episodes(tmp_path / "absent" / "f", draw_episodes(store, FEW))
 
 

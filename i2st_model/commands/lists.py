@@ -23,7 +23,8 @@ def words(flag: str, text: str) -> list[str]:
     parts = [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
     if not all(parts):
         raise ConfigError(
-            f"{flag} {text!r} holds an empty name; one or several like a,b,c; mend it"
+            f"{flag} {text!r} holds an empty name; one or several were needed; write "
+            "them like a,b,c"
         )
     return list(dict.fromkeys(parts))
 
@@ -69,7 +70,8 @@ def numbers(flag: str, text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
         raise ConfigError(
-            f"{flag} {text!r} is no list of whole numbers; one or several like 1,3,5; mend it"
+            f"{flag} {text!r} is no list of whole numbers; one or several were needed; write them "
+            "like 1,3,5"
         )
     return list(dict.fromkeys(int(part) for part in parts))
 
@@ -87,9 +89,11 @@ def new_file(path: Path | None, flag: str) -> None:
     if path is None:
         return
     if path.exists() or path.is_symlink():
-        raise ConfigError(f"{path} is there already; a new file was needed; name another {flag}")
+        raise ConfigError(
+            f"{path} is there already; a new file was needed; pass another path as {flag}"
+        )
     if not path.parent.is_dir():
         raise ConfigError(
-            f"{path.parent} is no folder; one was needed for {path.name}; make it, or name another "
-            f"{flag}"
+            f"{path.parent} is no folder; one was needed for {path.name}; make it, or pass "
+            f"another path as {flag}"
         )

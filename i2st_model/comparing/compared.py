@@ -78,7 +78,7 @@ def _read_part(word: str) -> Part:
     if "/" in word and ":" not in word:
         raise ConfigError(
             f"{word} is absent; a result file, the folder of a run or the name of a method was "
-            "needed; mend it"
+            "needed; correct its path or its name"
         )
     is_trained(word)  # refuses what is no method
     return Part(word=word, method=MethodRun(method=word))

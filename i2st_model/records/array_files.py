@@ -94,7 +94,7 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray], values: Mapping[str, 
         # The rest of the message was made for runs and says how to resume one.
         why = str(error).partition(";")[0]
         raise type(error)(
-            f"{why}; room for {len(data)} bytes in a writable folder was needed; name another file"
+            f"{why}; room for {len(data)} bytes in a writable folder was needed; pass another path"
         ) from None
     return hashlib.sha256(data).hexdigest()
 
@@ -114,7 +114,7 @@ def load_arrays(path: Path) -> tuple[dict[str, Any], Arrays, str]:
     """
     if not path.is_file():
         what = "no file" if path.exists() else "absent"
-        raise ConfigError(f"{path} is {what}; a file written by i2st was needed; name another")
+        raise ConfigError(f"{path} is {what}; a file written by i2st was needed; correct its path")
     size = path.stat().st_size
     if size > MAX_BYTES:
         refuse(path, f"it has {size} bytes, at most {MAX_BYTES} are read")

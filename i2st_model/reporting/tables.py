@@ -46,5 +46,5 @@ def require_form(form: str) -> None:
     """
     if form not in FORMS:
         raise ConfigError(
-            f"format={form!r} is unknown; known: {', '.join(FORMS)}; one is needed; pass one"
+            f"format={form!r} is unknown; known: {', '.join(FORMS)}; choose one of them"
         )
