@@ -109,7 +109,9 @@ def test_find_videos_refuses_links_that_leave_the_root(tmp_path, where):
     }[where]
     target = {"file": outside, "frame": outside.with_name("0001.png")}.get(where, outside.parent)
     link.symlink_to(tmp_path / "gone.avi" if where == "dangling" else target)
-    with pytest.raises(ManifestError, match=r"leads out of .*; only files below that folder"):
+    what = "folder" if "folder" in where else "file"
+    needed = rf"leads out of .*; only files below that folder are read; copy the {what} there$"
+    with pytest.raises(ManifestError, match=needed):
         find_videos(manifest(), root)
 
 

@@ -101,9 +101,10 @@ def check_inside(root: Path, path: str, *, is_link: bool | None = None) -> None:
     if is_link is not False:
         target = os.path.realpath(path)
         if os.path.commonpath((root, target)) != str(root):
+            kind = "folder" if os.path.isdir(target) else "file"
             raise ManifestError(
                 f"{_shown(path)} leads out of {_shown(str(root))}; "
-                "only files below that folder are read; copy the file there"
+                f"only files below that folder are read; copy the {kind} there"
             )
     try:
         mode = os.stat(path).st_mode
