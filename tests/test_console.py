@@ -113,8 +113,9 @@ def test_a_note_into_a_pipe_is_left_as_it_is(monkeypatch, capsys):
 def test_a_sentence_of_a_result_wraps_on_a_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stdout", screen := Terminal())
     monkeypatch.setenv("COLUMNS", "24")
-    say("means over frames with a true mask")
-    assert screen.getvalue() == "means over frames with a\n  true mask\n"
+    say("means over frames with a true mask: 52.30 +/- 2.99 %")
+    lines = ["means over frames with a", "  true mask:", "  52.30 +/- 2.99 %"]
+    assert screen.getvalue().splitlines() == lines
 
 
 def test_lists_of_classes_wrap_on_a_terminal_and_stay_one_line_in_a_pipe(monkeypatch, capsys):
@@ -131,3 +132,12 @@ def test_lists_of_classes_wrap_on_a_terminal_and_stay_one_line_in_a_pipe(monkeyp
     assert end - first > 5
     assert " ".join(one.strip() for one in lines[first:end]) == line
     assert max(map(len, lines[first:end])) <= 60
+
+
+def test_what_is_meant_for_a_closed_stderr_is_no_result(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)  # as Python leaves it after `2>&-`
+    monkeypatch.setattr(sys, "argv", ["i2st", "info", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().out == ""

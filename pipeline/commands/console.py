@@ -30,10 +30,11 @@ def say(sentence: str) -> None:
 
 
 def _fitting(sentence: str) -> str:
-    """Break lines at words, never inside of `code`, which is there to be copied."""
+    """Break lines at words, never inside of `code`, which is copied, or of 1.0 +/- 0.1 %."""
 
     def fit(line: str) -> str:
-        line = re.sub("`[^`]*`", lambda code: code[0].replace(" ", NO_BREAK), line)
+        whole = r"`[^`]*`|\S+ \+/- \S+( %)?"
+        line = re.sub(whole, lambda found: found[0].replace(" ", NO_BREAK), line)
         return "\n".join(wrapped(line, terminal_width(), "  ")).replace(NO_BREAK, " ")
 
     return "\n".join(map(fit, sentence.splitlines()))
