@@ -5,6 +5,7 @@ take flags and decide the exit status; nothing else does these three things.
 """
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -113,7 +114,10 @@ for _name, (_about, _commands) in GROUPS.items():
 
 def main() -> None:
     """Entry point of the console script."""
-    app(prog_name="i2st")
+    # Without one, as after `2>&-`, what is meant for stderr would be printed as a result.
+    with open(os.devnull, "w") as nowhere:
+        sys.stderr = sys.stderr or nowhere
+        app(prog_name="i2st")
 
 
 def _print_version(asked: bool) -> None:

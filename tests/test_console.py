@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import cli
 from pipeline.commands.console import (
     byte_words,
     duration_words,
