@@ -81,6 +81,12 @@ def test_a_table_that_is_wider_than_the_terminal_goes_on_below(width, titles):
     assert all(len(line) <= max(width, 36) for line in shown.splitlines())
 
 
+def test_a_note_breaks_at_spaces_alone():
+    note = "leave them out with --drop-small-classes"
+    shown = render(ResultTable(columns=("a",), rows=(), notes=(note,)), "table", 30)
+    assert shown.splitlines()[2:] == ["leave them out with", "--drop-small-classes"]
+
+
 def test_markdown_escapes_what_markdown_would_read():
     lines = render(TABLE, "markdown").splitlines()
     assert lines[1] == "| --- | --- | --- | --- |"

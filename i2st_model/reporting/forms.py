@@ -3,12 +3,12 @@
 import csv
 import io
 import json
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from i2st_model.reporting.result_tables import Cell, ResultTable
 from i2st_model.statistics import Accuracy, Interval
+from pipeline.commands.columns import GAP, side_by_side, wrapped
 
 ABSENT = "-"
 BOLD = "\x1b[1m{}\x1b[0m"
@@ -49,12 +49,14 @@ def text(table: ResultTable, width: int | None = None) -> str:
     ]
     best = (frozenset[int](), *table.best)
     columns = list(map(_column, zip(*lines, strict=True), best))
-    blocks = [
-        "\n".join("  ".join(line).rstrip() for line in zip(*block, strict=True))
-        for block in _blocks(columns, width)
+    # By the rule below a title: words may hold letters that show nothing.
+    blocks = side_by_side([len(rule) for _, rule, *_ in columns], width)
+    drawn = [
+        "\n".join(GAP.join(line).rstrip() for line in zip(*(columns[n] for n in own), strict=True))
+        for own in blocks
     ]
-    notes = [textwrap.fill(note, width) if width else note for note in table.all_notes]
-    return "\n".join(["\n\n".join(blocks), *notes])
+    notes = ["\n".join(wrapped(note, width)) if width else note for note in table.all_notes]
+    return "\n".join(["\n\n".join(drawn), *notes])
 
 
 def _column(words: Sequence[str], best: frozenset[int]) -> list[str]:
@@ -66,21 +68,6 @@ def _column(words: Sequence[str], best: frozenset[int]) -> list[str]:
         for row, (word, cell) in enumerate(zip(words[1:], cells, strict=True))
     ]
     return [title, "-" * width, *bold]
-
-
-def _blocks(columns: list[list[str]], width: int | None) -> list[list[list[str]]]:
-    """Columns in groups that are as wide as the terminal; the first column stands in each."""
-    names, *rest = columns
-    blocks: list[list[list[str]]] = []
-    left = 0
-    for column in rest:
-        needed = 2 + len(column[1])  # the rule: words may hold letters that show nothing
-        if not blocks or (width is not None and needed > left):
-            blocks.append([names])
-            left = (width or 0) - len(names[1])
-        blocks[-1].append(column)
-        left -= needed
-    return blocks
 
 
 def markdown(table: ResultTable) -> str:

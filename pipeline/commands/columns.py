@@ -27,7 +27,7 @@ def aligned(
         One block, or several below each other that each begin with the first column.
     """
     columns = [list(column) for column in zip(titles, *rows, strict=True)]
-    blocks = _blocks(columns, width)
+    blocks = side_by_side([_least(column) for column in columns], width)
     return "\n\n".join(_block(columns, block, width, right) for block in blocks)
 
 
@@ -47,17 +47,25 @@ def wrapped(text: str, width: int, indent: str = "") -> list[str]:
     )
 
 
-def _blocks(columns: Sequence[Sequence[str]], width: int | None) -> list[list[int]]:
-    """Numbers of the columns that share a block."""
-    if width is None or len(columns) < 2:
-        return [list(range(len(columns)))]
+def side_by_side(widths: Sequence[int], width: int | None) -> list[list[int]]:
+    """Group columns into blocks that fit the terminal.
+
+    Args:
+        widths: of the columns.
+        width: columns of the terminal; None puts all side by side.
+
+    Returns:
+        Numbers of the columns of each block; the first column stands in all of them.
+    """
+    if width is None or len(widths) < 2:
+        return [list(range(len(widths)))]
     blocks: list[list[int]] = []
     used = 0
-    for number in range(1, len(columns)):
-        needed = len(GAP) + _least(columns[number])
+    for number in range(1, len(widths)):
+        needed = len(GAP) + widths[number]
         if not blocks or used + needed > width:
             blocks.append([0])
-            used = _least(columns[0])
+            used = widths[0]
         blocks[-1].append(number)
         used += needed
     return blocks
