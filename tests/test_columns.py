@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.commands.columns import aligned
+from pipeline.columns import aligned
 
 TITLES = ("name", "videos", "title")
 ROWS = [

@@ -8,7 +8,7 @@ from typing import Any
 
 from i2st_model.reporting.result_tables import Cell, ResultTable
 from i2st_model.statistics import Accuracy, Interval
-from pipeline.commands.columns import GAP, side_by_side, wrapped
+from pipeline.columns import GAP, side_by_side, wrapped
 
 ABSENT = "-"
 BOLD = "\x1b[1m{}\x1b[0m"

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from pipeline.commands.columns import aligned, wrapped
+from pipeline.columns import aligned, wrapped
 
 EXIT_SOME_SKIPPED = 3
 EXIT_REFUSED = 4

@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from pipeline.commands.columns import wrapped
+from pipeline.columns import wrapped
 from pipeline.commands.console import duration_words
 
 if TYPE_CHECKING:
