@@ -372,6 +372,10 @@ def test_steps_of_each_training_are_shown_beside_the_trainings_that_are_done(mon
         for step in (0, 1, 2)
     ]
     assert shown.index("trainings 0/2") < shown.index(steps[0])
+    evaluations = [line for line in shown if line.startswith("evaluations ")]
+    values = ("dice=0.0625", "dice=0.03125")
+    told = [f"evaluations {number}/2: {value}" for number, value in enumerate(values, start=1)]
+    assert evaluations == ["evaluations 0/2", *told]
     said = "\n".join(shown)
     assert re.search(rf"^trainings 2/2: {names[1]}: runs/sweep-toy/\w+-seed0$", said, re.M)
 

@@ -122,6 +122,7 @@ class SweepSteps:
                 done += 1
                 show(done, len(self.runs), run.variant)
 
+            show(0, len(self.runs), "")
             return evaluate_runs(self.planned, cells, self.shards, asked, on_run=tell)
 
     def to_json(
