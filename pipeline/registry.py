@@ -13,6 +13,22 @@ def known_names(builtin: Mapping[str, Any], group: str) -> list[str]:
     return sorted({*builtin, *(entry.name for entry in entry_points(group=group))})
 
 
+def require_known(name: str, *, builtin: Mapping[str, Any], group: str, kind: str) -> None:
+    """Refuse a name that `find_builder` would not find; imports nothing where there is one.
+
+    Args:
+        name: the entry's name, without any ``:MODEL`` suffix.
+        builtin: name -> function that imports and builds.
+        group: entry-point group in which other packages add entries.
+        kind: the word for the error message.
+
+    Raises:
+        BackendError: no entry has that name.
+    """
+    if name not in known_names(builtin, group):
+        find_builder(name, builtin=builtin, group=group, kind=kind)
+
+
 def find_builder(
     name: str, *, builtin: Mapping[str, Callable[..., Any]], group: str, kind: str
 ) -> Callable[..., Any]:

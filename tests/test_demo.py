@@ -13,7 +13,8 @@ from pipeline.demo.dataset import NUM_FRAMES
 from pipeline.demo.painting import Part, paint_part
 from pipeline.demo.scenes import HEIGHT, WIDTH, film, make_look, make_scene
 from pipeline.demo.shapes import box, disk, flower, jaw, ring, star
-from pipeline.encoders import encode_all, get_encoder
+from pipeline.encoders import get_encoder
+from pipeline.encoders.encoding import encode_all
 from pipeline.errors import ConfigError
 from pipeline.manifests import find_videos, load_manifest
 from pipeline.views import square_view

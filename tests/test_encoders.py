@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from pipeline.encoders import encode_all, finite_frames, get_encoder, known_encoders
+from pipeline.encoders import get_encoder, known_encoders
+from pipeline.encoders.encoding import encode_all
 from pipeline.encoders.frozen import FrozenEncoder
 from pipeline.encoders.open_clip_vit import build_open_clip
 from pipeline.encoders.weights import fetch_from_hub, fit_state_dict, read_state_dict, sha256_of
@@ -406,13 +407,6 @@ def test_encode_refuses_views_of_another_size():
         ValueError, match=r"views are \(1, 4, 4, 3\) torch.uint8; needed: \(B, 8, 8"
     ):
         pointwise_encoder().encode(random_views(1, 4))
-
-
-def test_finite_frames_finds_overflow():
-    features = pointwise_encoder().encode(random_views(3, 8))
-    features.tokens[1, 2, 0] = torch.inf
-    features.embedding[2, 1] = torch.nan
-    assert finite_frames(features).tolist() == [True, False, False]
 
 
 def test_unknown_encoder_names_the_known_ones():

@@ -27,7 +27,8 @@ from i2st_model.training.config import TrainConfig
 from i2st_model.training.learners import build_learner
 from i2st_model.training.run import train
 from i2st_model.training.setup import own_torch, pool_sampler
-from pipeline.encoders import encode_all, get_encoder
+from pipeline.encoders import get_encoder
+from pipeline.encoders.encoding import encode_all
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.masks import unpack_masks
 from pipeline.torchvision_shim import ensure_torchvision

@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from i2st_model.end_to_end.frame_clips import FrameClips
 from i2st_model.end_to_end.framing import Framing
 from i2st_model.end_to_end.trainable import TrainableEncoder
-from pipeline.encoders import FrameFeatures, encode_all
+from pipeline.encoders import FrameFeatures
+from pipeline.encoders.encoding import encode_all
 from pipeline.errors import ShardError
 from pipeline.shards.index import ShardIndex
 from pipeline.shards.reader import MaskRows, ShardReader

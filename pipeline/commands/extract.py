@@ -87,9 +87,12 @@ def extract(
 ) -> None:
     """Stage one: decode, encode and segment videos once, into shards. Run again, it goes on."""
     from pipeline.datasets import open_dataset
+    from pipeline.devices import resolve_device
+    from pipeline.encoders import require_encoder
     from pipeline.extraction.config import ExtractConfig
     from pipeline.prompt_tables import load_prompt_tables
     from pipeline.scheduling import SlurmSettings
+    from pipeline.segmenters import require_segmenter
 
     if not use_slurm:
         _refuse_flags_of_jobs(ctx)
@@ -107,6 +110,11 @@ def extract(
         if is_so:
             refuse_typed(ctx, idle, what)
             unread.update(idle.split())
+    # Before the videos are looked for, which may take long.
+    require_encoder(encoder)
+    require_segmenter(segmenter)
+    if device.startswith("cuda") and scheduler is None and not use_slurm:
+        resolve_device(device)
     source = open_dataset(
         dataset=dataset,
         edition=edition,

@@ -1,20 +1,23 @@
 """Frozen image encoders: frames -> tokens on a grid and the encoder's own pooled embedding.
 
-Shape letters: n or B frames, S side of the view in pixels, L = g x g grid cells, C features of a
+Torch is imported with the first encoder: a mistyped name is refused without it.
+
+Shape letters: B frames, S side of the view in pixels, L = g x g grid cells, C features of a
 token, E features of the pooled embedding.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from pipeline.registry import find_builder, known_names, require_known
 
-from pipeline.registry import find_builder, known_names
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 ENTRY_POINTS = "i2st.encoders"
 
@@ -80,6 +83,19 @@ def known_encoders() -> list[str]:
     return known_names(ENCODERS, ENTRY_POINTS)
 
 
+def require_encoder(spec: str) -> None:
+    """Refuse a spec that names no encoder.
+
+    Args:
+        spec: as for `get_encoder`.
+
+    Raises:
+        BackendError: the name before the colon is unknown.
+    """
+    name = spec.partition(":")[0]
+    require_known(name, builtin=ENCODERS, group=ENTRY_POINTS, kind="encoder")
+
+
 def get_encoder(
     spec: str,
     *,
@@ -104,43 +120,9 @@ def get_encoder(
         BackendError: the name is unknown, or its package or weights are absent or do not fit.
         ConfigError: the grid does not divide the encoder's own.
     """
+    import torch
+
     name, _, model = spec.partition(":")
     build = find_builder(name, builtin=ENCODERS, group=ENTRY_POINTS, kind="encoder")
     encoder: FrameEncoder = build(model, device=torch.device(device), grid=grid, weights=weights)
     return encoder
-
-
-@torch.inference_mode()
-def encode_all(
-    encoder: FrameEncoder, views: Tensor | NDArray[np.uint8], batch_size: int
-) -> FrameFeatures:
-    """Encode any number of views so that no frame's bytes depend on the frames beside it.
-
-    Kernels are chosen by shape, and another kernel adds in another order; so every batch has the
-    same shape, the last one filled up with copies of its last view whose features are dropped.
-
-    Args:
-        encoder: where the views go.
-        views: (n, S, S, 3) uint8. RGB, n >= 1.
-        batch_size: frames of one call to the encoder.
-
-    Returns:
-        Features of the n views, in their order.
-    """
-    views = torch.as_tensor(views)
-    features = []
-    for batch in views.split(batch_size):
-        missing = 0 if encoder.frame_by_frame else batch_size - len(batch)
-        padded = torch.cat([batch, batch[-1:].expand(missing, -1, -1, -1)]) if missing else batch
-        tokens, embedding = encoder.encode(padded)
-        features.append(FrameFeatures(tokens[: len(batch)], embedding[: len(batch)]))
-    return FrameFeatures(
-        torch.cat([part.tokens for part in features]),
-        torch.cat([part.embedding for part in features]),
-    )
-
-
-def finite_frames(features: FrameFeatures) -> Tensor:
-    """(B,) bool. False where a frame has a value that float16 cannot hold (beyond 65504) or NaN."""
-    finite_tokens = features.tokens.isfinite().flatten(1).all(dim=1)
-    return finite_tokens & features.embedding.isfinite().all(dim=1)

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from pipeline.encoders import FrameEncoder, FrameFeatures, encode_all
+from pipeline.encoders import FrameEncoder, FrameFeatures
+from pipeline.encoders.encoding import encode_all
 from pipeline.errors import ResourceError, VideoError
 from pipeline.extraction.gates import Gate
 from pipeline.extraction.rows import features_row, frames_row

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError
 from pipeline.manifests import Video
 from pipeline.prompts import PromptSet
-from pipeline.registry import find_builder, known_names
+from pipeline.registry import find_builder, known_names, require_known
 from pipeline.segmenters.options import check_names, check_no_model, check_options_of
 
 MASK_SIDE = 128
@@ -111,6 +111,19 @@ SEGMENTERS: dict[str, Callable[..., Segmenter | None]] = {
 def segmenter_names() -> list[str]:
     """Names that get_segmenter takes."""
     return known_names(SEGMENTERS, ENTRY_POINT_GROUP)
+
+
+def require_segmenter(spec: str) -> None:
+    """Refuse a spec that names no segmenter.
+
+    Args:
+        spec: as for `get_segmenter`.
+
+    Raises:
+        BackendError: the name before the colon is unknown.
+    """
+    name = spec.partition(":")[0]
+    require_known(name, builtin=SEGMENTERS, group=ENTRY_POINT_GROUP, kind="segmenter")
 
 
 def get_segmenter(
