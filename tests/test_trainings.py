@@ -42,7 +42,7 @@ def test_the_third_is_compared_with_both_before_it():
     [
         ({"beta": 0.5}, "beta 1.0 there and 0.5 here"),
         ({"network": {"dim": 32}}, "network.dim 64 there and 32 here"),
-        ({"network": {"heads": 2}}, "network.dim 64 there and 'absent' here"),
+        ({"network": {"heads": 2}}, "network.dim 64 there and absent here"),
         ({"train_classes": ["run", "walk", "sit"]}, "train class 'sit', which one of them lacks"),
         ({"shards": "2"}, "shards '1' there and '2' here"),
     ],
