@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError, I2STError, ShardError
 from pipeline.shards import FORMAT_VERSION
+from pipeline.shards.index_checks import require_consistent, require_readable
 from pipeline.shards.records import (
     Failure,
     FeatureShape,
@@ -63,11 +64,9 @@ class ShardIndex:
         with _without_garbage_collection():
             document = load_sealed(path)
             try:
-                index = _from_document(document, path)
+                return _from_document(document, path)
             except (KeyError, TypeError, AttributeError) as error:
                 raise malformed(path, str(error)[:80]) from None
-            _check_consistent(index, path)
-        return index
 
     def to_bytes(self) -> bytes:
         """Return the content of index.json; the same index gives the same bytes."""
@@ -194,61 +193,15 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 def _from_document(document: dict[str, Any], path: Path) -> ShardIndex:
-    dataset, fingerprint = document["dataset"], document["fingerprint"]
-    if not isinstance(dataset["name"], str) or not isinstance(fingerprint, dict):
-        raise malformed(path, "dataset")
-    _check_contents(fingerprint, path)
-    classes = dataset["classes"]
-    if not isinstance(classes, dict) or not all(
-        isinstance(names, list) and all(isinstance(name, str) for name in names)
-        for names in classes.values()
-    ):
-        raise malformed(path, "classes")
-    shape = FeatureShape(**document["shape"])
-    if not all(type(size) is int and size >= 0 for size in shape):
-        raise malformed(path, "shape")
-    return ShardIndex(
-        dataset=dataset,
-        fingerprint=fingerprint,
+    require_readable(document, path)
+    index = ShardIndex(
+        dataset=document["dataset"],
+        fingerprint=document["fingerprint"],
         digest=str(document["digest"]),
-        shape=shape,
+        shape=FeatureShape(**document["shape"]),
         shards=tuple(read_table(document, "shards", ShardRecord, path)),
         videos=tuple(read_table(document, "videos", VideoRow, path)),
         failures=tuple(read_table(document, "failures", Failure, path)),
     )
-
-
-def _check_contents(fingerprint: dict[str, Any], path: Path) -> None:
-    """What the rows hold must be something that this version reads."""
-    for key in ("view", "segmenter", "prompts"):
-        if not isinstance(fingerprint.get(key) or {}, dict):
-            raise malformed(path, key)
-    views = fingerprint.get("views", [])
-    if not isinstance(views, list) or not all(isinstance(name, str) for name in views):
-        raise malformed(path, "views")
-    if len(set(views)) != len(views):
-        raise malformed(path, "views, which must differ")
-    if "store" in fingerprint and (fingerprint["store"]["kind"] != "frames" or views):
-        raise malformed(path, "store, which must be frames, without views")
-
-
-def _check_consistent(index: ShardIndex, path: Path) -> None:
-    """Every video has one place in one listed shard, and a class of its split."""
-    ids = [video.video_id for video in index.videos]
-    if any(first >= second for first, second in zip(ids, ids[1:], strict=False)):
-        raise malformed(path, "videos, which must be sorted and unique")
-    places = sorted((video.shard, video.row) for video in index.videos)
-    shards = sorted(index.shards)
-    # The sum comes first: a forged count would make a list without end.
-    complete = sum(shard.num_videos for shard in shards) == len(places)
-    if not complete or places != [
-        (shard.number, row) for shard in shards for row in range(shard.num_videos)
-    ]:
-        raise malformed(path, "videos, whose places differ from the shards'")
-    allowed = {(split, name) for split, names in index.classes.items() for name in names}
-    if not {(video.split, video.class_name) for video in index.videos} <= allowed:
-        raise malformed(path, "videos, with a class that is not of its split")
-    slots = {shard.number: shard.num_slots for shard in index.shards}
-    of_train = {slots[video.shard] for video in index.videos if video.split == "train"}
-    if not set(slots.values()) <= {0, index.num_slots} or len(of_train | {index.num_slots}) > 1:
-        raise malformed(path, "shards, whose mask slots differ")
+    require_consistent(index.classes, index.shards, index.videos, path)
+    return index
