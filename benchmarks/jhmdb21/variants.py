@@ -141,7 +141,7 @@ VARIANTS: dict[str, Variant] = {
     "i2st_lite2_shuffled": _i2st("Lite2, shuffled masks", 4, shards="lite2", masks="shuffled"),
     "i2st_lite2": _i2st("Lite2 (9 x 9)", 4, shards="lite2"),
     "i2st_lite2_probe": _other_head(
-        "probe", "linear probe on that row's descriptors", of="i2st_lite2", shards="lite2"
+        "probe", "linear probe on I2ST's descriptors, Lite2", of="i2st_lite2", shards="lite2"
     ),
     **{
         f"{name}_grid14": replace(
@@ -154,7 +154,7 @@ VARIANTS: dict[str, Variant] = {
     ),
     "i2st_grid14": _i2st("448 pixels (14 x 14)", 4, shards="grid14"),
     "i2st_grid14_probe": _other_head(
-        "probe", "linear probe on that row's descriptors", of="i2st_grid14", shards="grid14"
+        "probe", "linear probe on I2ST's descriptors, 448 pixels", of="i2st_grid14", shards="grid14"
     ),
     "i2st_grid14_off": _i2st("448 pixels, no mask supervision", 4, shards="grid14", masks="off"),
     "i2st_grid14_shuffled": _i2st(
