@@ -8,7 +8,7 @@ READY := $(VENV)/.installed
 
 help:
 	@echo "make demo       set up, then videos -> shards -> trained network -> accuracy, on synthetic videos (3 minutes)"
-	@echo "make test       set up, then all quick tests (5 minutes on 2 cores)"
+	@echo "make test       set up, then all quick tests (8 minutes on 2 cores)"
 	@echo "make test-slow  the long ones: hundreds of kills, large sweeps"
 	@echo "make lint       ruff, pydoclint"
 	@echo "make types      mypy"
