@@ -20,7 +20,6 @@ from i2st_model.training.mask_sources import (
     mask_sources,
     mask_targets,
     masks_wanted,
-    unmasked_note,
 )
 from i2st_model.training.pools import Pool
 from pipeline.views import may_mirror
@@ -86,11 +85,12 @@ class TrainData:
         self.clips = clips
         self._mask_side, self._device = mask_side, device
         self._base_class = {number: place for place, number in enumerate(train_classes)}
-        supervised = masks_wanted(config, store, mask_side)
-        self.mask_source = mask_sources(config, store, train_classes) if supervised else None
+        self.mask_source: dict[int, int] | None = None
         """Row of a clip -> row whose masks supervise it."""
-        self.notes = unmasked_note(store, train_classes) if supervised else []
+        self.notes: list[str] = []
         """Sentences for the user."""
+        if masks_wanted(config, store, mask_side):
+            self.mask_source, self.notes = mask_sources(config, store, train_classes)
 
     def batch(self, pool: Pool, number: int) -> Batch:
         """Make the clips of one pool.

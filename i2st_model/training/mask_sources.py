@@ -53,7 +53,7 @@ def masks_wanted(config: TrainConfig, store: FeatureStore, mask_side: int) -> bo
 
 def mask_sources(
     config: TrainConfig, store: FeatureStore, train_classes: Sequence[int]
-) -> dict[int, int]:
+) -> tuple[dict[int, int], list[str]]:
     """Row of a clip -> row whose masks supervise it; the same one unless masks are shuffled.
 
     Videos without a mask are among them: what supervises nothing changes no loss.
@@ -64,48 +64,31 @@ def mask_sources(
         train_classes: class numbers.
 
     Returns:
-        One entry for each video of these classes that is of the train split; others have no masks.
+        One entry for each video of these classes that is of the train split, as others have no
+        masks; and sentences for the user, on videos without a mask.
 
     Raises:
         ConfigError: not one mask was found.
     """
-    rows = _train_rows(store, train_classes)
-    if not store.reader.with_masks(rows).any():
+    reader = store.reader
+    used = np.isin(reader.class_index, list(train_classes))
+    rows: list[int] = np.flatnonzero(used & (np.asarray(reader.split) == "train")).tolist()
+    masked = reader.with_masks(rows)
+    if not masked.any():
         raise ConfigError(
             f"none of {len(rows)} train videos of {store.index.dataset_name} has a mask, "
             f"masks={config.masks!r} asks for them; check the names of the mask files and extract "
             "again, or train with --masks off"
         )
+    unmasked = int((~masked).sum())
+    told = f"{unmasked} of {len(rows)} train videos have no mask and so no mask supervision"
+    notes = [told] if unmasked else []
     if config.masks == "true":
-        return {row: row for row in rows}
+        return {row: row for row in rows}, notes
     order = Words(Stream.MASK_SHUFFLE, config.seed, 0).choose(len(rows), len(rows))
     # One cycle through all videos: none keeps its own masks.
     following = zip(order, order[1:] + order[:1], strict=True)
-    return {rows[here]: rows[there] for here, there in following}
-
-
-def unmasked_note(store: FeatureStore, train_classes: Sequence[int]) -> list[str]:
-    """Say how many train videos of these classes have no mask, if any.
-
-    Args:
-        store: the features; its shards have masks.
-        train_classes: class numbers.
-
-    Returns:
-        One sentence for the user, or none.
-    """
-    masked = store.reader.with_masks(_train_rows(store, train_classes))
-    if masked.all():
-        return []
-    return [
-        f"{(~masked).sum()} of {len(masked)} train videos have no mask and so no mask supervision"
-    ]
-
-
-def _train_rows(store: FeatureStore, train_classes: Sequence[int]) -> list[int]:
-    reader = store.reader
-    used = np.isin(reader.class_index, list(train_classes))
-    return np.flatnonzero(used & (np.asarray(reader.split) == "train")).tolist()
+    return {rows[here]: rows[there] for here, there in following}, notes
 
 
 def mask_targets(
