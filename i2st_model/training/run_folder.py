@@ -70,18 +70,11 @@ def locked(run_folder: Path) -> Iterator[None]:
     """
     if run_folder.exists() and not run_folder.is_dir():
         raise ConfigError(f"{run_folder} is a file; a folder was needed; pass another --run")
-    lock = FolderLock(run_folder)
-    try:
-        lock.__enter__()
-    except ConfigError as error:
-        # The lock was made for extractions and says so.
-        said = str(error).replace("one extraction", "one training").replace("--out", "--run")
-        raise ConfigError(said) from None
-    try:
-        yield
-    finally:
-        _discard_unused(run_folder)
-        lock.__exit__(None, None, None)
+    with FolderLock(run_folder, work="training", flag="--run"):
+        try:
+            yield
+        finally:
+            _discard_unused(run_folder)
 
 
 @contextmanager

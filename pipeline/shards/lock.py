@@ -19,10 +19,16 @@ class FolderLock:
 
     The file stays behind, since removing it would let two holders lock two different files. A lock
     left by a killed process is free at once. A forked child does not keep it.
+
+    Args:
+        folder: that one process at a time may write.
+        work: what such a process does, for the message to the others.
+        flag: by which they can name another folder.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, work: str = "extraction", flag: str = "--out") -> None:
         self.path = Path(folder) / LOCK_NAME
+        self._work, self._flag = work, flag
         self._descriptor: int | None = None
 
     def __enter__(self) -> "FolderLock":
@@ -49,8 +55,8 @@ class FolderLock:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise explain_os_error(error, self.path, 0) from error
             raise ConfigError(
-                f"{self.path.parent} is locked by {holder}; one extraction at a time was needed; "
-                "wait for it to end, or pass another --out"
+                f"{self.path.parent} is locked by {holder}; one {self._work} at a time was needed; "
+                f"wait for it to end, or pass another {self._flag}"
             ) from None
         self._descriptor = descriptor
         os.register_at_fork(after_in_child=self._close)
